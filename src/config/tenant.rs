@@ -14,7 +14,7 @@ use super::secret::Secret;
 pub const SYSTEM_DATABASES: [&str; 3] = ["postgres", "template0", "template1"];
 
 /// Words that `lifeboat restore` takes in a tenant's place.
-const RESERVED: [&str; 3] = ["list", "resume", "abort"];
+pub const RESERVED: [&str; 3] = ["list", "resume", "abort"];
 
 /// What may be allowed by name although a restore refuses it by default (design, invariant 7).
 const EXCEPTIONS: [&str; 4] = ["event-trigger", "language", "server", "subscription"];
@@ -88,19 +88,28 @@ fn known_cluster(item: &Item<'_>, clusters: &BTreeSet<String>) -> Result<String,
     Err(format!("there is no cluster '{name}'{}", hint(&name, clusters.iter().map(String::as_str))))
 }
 
-/// A database's name also becomes a folder's (`filestore/<database>`): it must stay one part of a path.
 fn database(item: &Item<'_>) -> Result<String, String> {
     let name = item.text()?;
-    if SYSTEM_DATABASES.contains(&name.as_str()) {
+    database_name(&name)?;
+    Ok(name)
+}
+
+/// Whether a tenant can list a database of that name; it also becomes a folder's (`filestore/<database>`), so it must
+/// stay one part of a path.
+///
+/// # Errors
+/// A sentence that says why not.
+pub fn database_name(name: &str) -> Result<(), String> {
+    if SYSTEM_DATABASES.contains(&name) {
         return Err(format!("'{name}' is a system database: it belongs to the cluster, not to a tenant"));
     }
     if name.len() > 63 {
         return Err(format!("'{name}' is longer than the 63 bytes of a PostgreSQL name"));
     }
-    if name.contains('/') || name == "." || name == ".." {
-        return Err(format!("'{name}' cannot be the name of a folder, which a filestore needs"));
+    if name.is_empty() || name.chars().any(char::is_control) || name.contains('/') || name == "." || name == ".." {
+        return Err(format!("{name:?} cannot be the name of a folder, which a filestore needs"));
     }
-    Ok(name)
+    Ok(())
 }
 
 fn claim(id: &str, cluster: &str, database: &str, claims: &mut Claims) -> Result<(), String> {
