@@ -1,5 +1,7 @@
 //! The command line as scripts and people meet it: what reaches stdout and stderr, and the exit codes.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;

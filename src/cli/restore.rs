@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["tenant", "into_cluster"], requires = "cluster")]
     pub all: bool,
     /// Which cluster, with --all
-    #[arg(long, value_name = "NAME", requires = "all")]
+    #[arg(long, value_name = "NAME", requires = "all", conflicts_with = "tenant")]
     pub cluster: Option<String>,
     /// Show what would happen (scopes, keys, bytes, disk, time) and do nothing
     #[arg(long)]

@@ -53,13 +53,10 @@ impl Draft {
     fn of_database(&self, id: &str, cluster: &str, database: &str) -> String {
         let mut text = format!("\n[tenants.{id}]\ncluster = \"{cluster}\"\ndatabases = [{}]\n", quoted(database));
         let usable = database_name(database).is_ok();
-        match self.filestores.iter().find(|folder| usable && folder.join(database).is_dir()) {
-            Some(folder) => text += &format!("filestore = {}\n", path(folder)),
-            None => {
-                text +=
-                    "# filestore = \"/var/lib/odoo/filestore\"      # the folder that holds this database's folder\n"
-            }
-        }
+        text += &match self.filestores.iter().find(|folder| usable && folder.join(database).is_dir()) {
+            Some(folder) => format!("filestore = {}\n", path(folder)),
+            None => NO_FILESTORE.to_owned(),
+        };
         if usable {
             return text;
         }
@@ -126,6 +123,11 @@ const NO_TENANT: &str = "
 # [tenants.acme]
 # cluster = \"main\"
 # databases = [\"acme\"]
+# filestore = \"/var/lib/odoo/filestore\"
+";
+
+const NO_FILESTORE: &str = "\
+# The folder that holds this database's folder of attachments.
 # filestore = \"/var/lib/odoo/filestore\"
 ";
 
