@@ -60,7 +60,8 @@ fn objection(importer: &str, imported: &str) -> Option<String> {
     }
     let step = |name: &str| STORE_COLUMN.iter().position(|part| *part == name);
     if let Some(mine) = step(importer) {
-        return (!step(imported).is_some_and(|theirs| theirs > mine))
+        return step(imported)
+            .is_none_or(|theirs| theirs <= mine)
             .then(|| "authority sees repo, repo sees store, store sees neither".to_owned());
     }
     if ON_THE_FOUNDATION.contains(&importer) {
