@@ -1,1 +1,14 @@
-//! (being built)
+//! The repository format: what lies in the store, sealed and signed (`docs/FORMAT.md` has it for people).
+//!
+//! From the bottom up: [`name`] and [`chunk`]; keys in [`key`] (writes), [`identities`] (reads), [`ceremony`] (makes both); [`seal`] and
+//! [`sign`].
+
+pub mod ceremony;
+pub mod chunk;
+pub mod envelope;
+pub mod identities;
+pub mod key;
+pub mod name;
+pub mod pack;
+pub mod seal;
+pub mod sign;
