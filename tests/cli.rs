@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -194,6 +195,71 @@ fn init_lists_the_databases_of_a_real_server_and_never_overwrites() {
         assert!(!said.contains("hunter2"), "{said}");
     }
     std::fs::write(&path, format!("{written}# mine\n")).unwrap();
-    json(&init());
+    let first = json(&first);
+    assert_eq!((&first["outcome"], &first["wrote"]), (&Value::from("ok"), &Value::from(true)), "{first}");
+    assert_eq!(first["made"].as_array().unwrap().len(), 1 + 3 + 3 + 8, "estate, cluster, tenants, spares: {first}");
+    let second = json(&init());
+    assert_eq!(
+        (&second["outcome"], &second["wrote"], &second["made"]),
+        (&"ok".into(), &false.into(), &Value::Array(vec![]))
+    );
     assert!(std::fs::read_to_string(&path).unwrap().ends_with("# mine\n"));
+}
+
+const SMALL: &str = "[estate]\nname = \"shop\"\n[store]\nkind = \"local\"\npath = \"store\"\n\
+    [keys]\nwriter = \"k/writer.json\"\nidentities = \"k/identities\"\nsigners = \"k/signers\"\n\
+    [clusters.main]\nhost = \"db\"\nuser = \"backup\"\n\
+    [tenants.acme]\ncluster = \"main\"\ndatabases = [\"acme\"]\n";
+
+#[test]
+fn keys_are_made_one_by_one_listed_and_never_made_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lifeboat.toml"), SMALL).unwrap();
+    let key = |args: &[&str]| run(dir.path(), &[&["--json", "key"], args].concat());
+    let mode = |path: &str| std::fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(json(&key(&["new", "estate", "cluster/main", "residue/main", "quarantine/main"]))["outcome"], "ok");
+    assert_eq!((mode("k"), mode("k/identities"), mode("k/writer.json")), (0o700, 0o700, 0o600));
+    let listed = json(&key(&["list"]));
+    assert_eq!((&listed["outcome"], &listed["exit_code"]), (&"warnings".into(), &3.into()), "acme has none: {listed}");
+    assert_eq!(listed["findings"][0]["object"], "tenant/acme");
+    assert_eq!(json(&key(&["new", "tenant/acme", "spare/1"]))["outcome"], "ok");
+    let listed = json(&key(&["list"]));
+    assert_eq!(listed["exit_code"], 0, "{listed}");
+    assert_eq!(listed["scopes"].as_array().unwrap().len(), 6);
+    assert!(listed["scopes"].as_array().unwrap().iter().all(|scope| scope["seals"] == true && scope["opens"] == true));
+    let again = json(&key(&["new", "tenant/acme"]));
+    assert_eq!((&again["exit_code"], &again["error"]["object"]), (&2.into(), &"tenant/acme".into()), "{again}");
+    let slip = json(&key(&["new", "tenant/amce"]));
+    assert!(slip["error"]["cause"].as_str().unwrap().contains("did you mean 'tenant/acme'?"), "{slip}");
+    let table = text(&run(dir.path(), &["key", "list"]).stdout);
+    assert!(table.starts_with("scope            epoch  seals  opens\n"), "{table}");
+    for said in [table, listed.to_string()] {
+        assert!(!said.contains("SECRET"), "{said}");
+    }
+}
+
+#[test]
+fn a_lost_writer_bundle_is_not_replaced_by_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lifeboat.toml"), SMALL).unwrap();
+    assert_eq!(run(dir.path(), &["key", "new", "estate"]).status.code(), Some(0));
+    std::fs::remove_file(dir.path().join("k/writer.json")).unwrap();
+    let output = run(dir.path(), &["key", "new", "tenant/acme"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(!dir.path().join("k/writer.json").exists() && !dir.path().join("k/identities/tenant").exists());
+}
+
+#[test]
+fn keys_made_at_the_same_time_all_reach_the_bundle() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lifeboat.toml"), SMALL).unwrap();
+    let spares: Vec<String> = (1..=6).map(|n| format!("spare/{n}")).collect();
+    let spawned: Vec<_> =
+        spares.iter().map(|scope| lifeboat(dir.path(), &["key", "new", scope]).spawn().unwrap()).collect();
+    for mut child in spawned {
+        assert!(child.wait().unwrap().success());
+    }
+    let listed = json(&run(dir.path(), &["--json", "key", "list"]));
+    let sealed = listed["scopes"].as_array().unwrap().iter().filter(|scope| scope["seals"] == true).count();
+    assert_eq!(sealed, 6, "{listed}");
 }

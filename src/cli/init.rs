@@ -3,16 +3,19 @@
 //! Can be run again: a configuration that exists is left as it is and read, keys that exist are left alone. It changes
 //! nothing on any server.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use super::context::Context;
+use super::key;
 use super::outcome::Report;
 use crate::config::Config;
 use crate::failure::{Failure, Kind};
-use crate::ids::is_plain_name;
+use crate::ids::{Scope, is_plain_name};
 use crate::watch;
 
 mod draft;
@@ -53,14 +56,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
         watch::note(&*context.watch, path.display().to_string(), "is there already and is left as it is");
     }
     let config = Config::load(&path)?;
-    let keys = make_keys(&config, args.spares)?;
-    Ok(report(&path, wrote, &config, &keys))
-}
-
-/// Makes the writer bundle, the identities of every scope of `config`, and the signers' file, where there are none.
-/// Returns the files made.
-fn make_keys(_config: &Config, _spares: u32) -> Result<Vec<PathBuf>, Failure> {
-    Err(Failure::new(Kind::Failed, "the first keys", "not connected", "wait for the next version"))
+    let made = key::make_missing(&config, args.spares)?;
+    Ok(report(&path, wrote, &config, &made))
 }
 
 async fn write_config(args: &Args, path: &Path, context: &Context) -> Result<(), Failure> {
@@ -101,32 +98,35 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(failed)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    // It holds no secret, and whoever backs up must read it.
+    let open = std::fs::Permissions::from_mode(0o644);
+    let mut file = tempfile::Builder::new().permissions(open).tempfile_in(folder).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
     file.persist_noclobber(path).map_err(|error| failed(error.error))?;
     Ok(())
 }
 
-fn report(path: &Path, wrote: bool, config: &Config, keys: &[PathBuf]) -> Report {
-    let tenants: Vec<&String> = config.tenants.keys().collect();
-    let clusters: Vec<&String> = config.clusters.keys().collect();
-    let mut text = String::new();
-    let mut add = |line: String| text += &format!("{line}\n");
+fn report(path: &Path, wrote: bool, config: &Config, made: &[Scope]) -> Report {
+    let (clusters, tenants) = (config.clusters.len(), config.tenants.len());
     let verb = if wrote { "wrote" } else { "kept" };
-    add(format!("{verb} {}: {} clusters, {} tenants", path.display(), clusters.len(), tenants.len()));
-    match keys {
-        [] => add("the keys are there already".to_owned()),
-        made => made.iter().for_each(|file| add(format!("made  {}", file.display()))),
+    let mut text = format!("{verb} {}: clusters {clusters}, tenants {tenants}\n", path.display());
+    text += &match made.len() {
+        0 => "made no keys: every scope has one\n".to_owned(),
+        scopes => format!("made the keys of {scopes} scopes; `lifeboat key list` shows them\n"),
+    };
+    if let (false, Some(identities)) = (made.is_empty(), &config.keys.identities) {
+        let _ = write!(
+            text,
+            "\nWhoever has {} reads every backup.\n\
+             Copy it to two places under different people, then take it off this machine.\n",
+            identities.display()
+        );
     }
-    if let (false, Some(identities)) = (keys.is_empty(), &config.keys.identities) {
-        add(String::new());
-        add(format!("Whoever has {} reads every backup.", identities.display()));
-        add("Copy it to two places under different people, then take it off this machine.".to_owned());
-    }
-    add(String::new());
-    add(format!("Next: read {}, then run `lifeboat backup`.", path.display()));
-    Report::new(json!({ "config": path, "wrote": wrote, "clusters": clusters, "tenants": tenants, "keys": keys }), text)
+    let _ = writeln!(text, "\nNext: read {}, then run `lifeboat backup`.", path.display());
+    let clusters: Vec<&String> = config.clusters.keys().collect();
+    let tenants: Vec<&String> = config.tenants.keys().collect();
+    Report::new(json!({ "config": path, "wrote": wrote, "clusters": clusters, "tenants": tenants, "made": made }), text)
 }
 
 fn plain(text: &str) -> Result<String, String> {

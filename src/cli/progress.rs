@@ -135,7 +135,8 @@ impl Watch for Progress {
     }
 
     fn finding(&self, finding: Finding) {
-        let finding = Finding { object: harmless(&finding.object), what: harmless(&finding.what), ..finding };
+        let Finding { level, object, what, next } = finding;
+        let finding = Finding { level, object: harmless(&object), what: harmless(&what), next: harmless(&next) };
         let mut state = lock(&self.state);
         if state.findings.contains(&finding) {
             return;
