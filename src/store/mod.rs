@@ -10,7 +10,9 @@
 //! - `list` shows every version, hidden ones (under a delete marker) included, in name order.
 //! - `extend` on a removed version fails with `NotFound`; `remove` of a locked or held one with `Locked`. The store
 //!   orders the two: this is the garbage-collection lock (`docs/FORMAT.md`).
-//! - Names are `/`-separated, relative, of `[A-Za-z0-9._-]` parts; no part is `.` or `..`.
+//! - Names are `/`-separated, relative, of `[A-Za-z0-9._-]` parts; no part is empty, `.` or `..` ([`check_name`]).
+//! - A name is never at once an object and a folder of others (a local folder cannot keep both).
+//! - A range that reaches beyond the object is `BadRange`, never a shorter answer; an empty range reads nothing.
 //!
 //! What a store cannot promise it says in [`Store::promises`]; nothing is assumed.
 
@@ -45,7 +47,8 @@ pub struct Listed {
 }
 
 /// What holds a version in place.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LockState {
     pub retained_until: Option<Timestamp>,
     /// A legal hold, which has no end of its own.
@@ -130,6 +133,43 @@ impl From<StoreError> for Failure {
         };
         let cause = cause.strip_prefix(&format!("{name}: ")).unwrap_or(&cause).to_owned();
         Self::new(kind, name.clone(), cause, next)
+    }
+}
+
+/// The longest name, in bytes: what S3 takes as an object key (S3 API, `PutObject`, Key).
+pub const NAME_BYTES: usize = 1024;
+
+/// The longest part of a name, in bytes: below the 255 of Linux file systems, so that a local store can add a suffix.
+pub const PART_BYTES: usize = 240;
+
+/// Whether `part` may stand between two slashes of a name.
+#[must_use]
+pub fn is_part(part: &str) -> bool {
+    !matches!(part, "" | "." | "..")
+        && part.len() <= PART_BYTES
+        && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// Refuses what is not an object's name, before any store sees it.
+///
+/// # Errors
+/// `BadName`.
+pub fn check_name(name: &str) -> Result<(), StoreError> {
+    if name.len() <= NAME_BYTES && name.split('/').all(is_part) {
+        return Ok(());
+    }
+    Err(StoreError::BadName { name: name.to_owned() })
+}
+
+/// The bytes that `range` asks of an object of `bytes` bytes: all of them where it is `None`.
+///
+/// # Errors
+/// `BadRange` when it reaches beyond the object or runs backwards.
+pub fn check_range(name: &str, range: Option<Range<u64>>, bytes: u64) -> Result<Range<u64>, StoreError> {
+    match range {
+        None => Ok(0..bytes),
+        Some(range) if range.start <= range.end && range.end <= bytes => Ok(range),
+        Some(Range { start, end }) => Err(StoreError::BadRange { name: name.to_owned(), start, end, bytes }),
     }
 }
 

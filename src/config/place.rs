@@ -1,0 +1,116 @@
+//! Where things are kept and run: `[store]`, `[keys]`, `[sandbox]`, `[drill]`.
+
+use std::path::{Path, PathBuf};
+
+use super::item::Item;
+use super::table::Table;
+
+/// Where backups go. One kind so far; what reads it must match on all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreConfig {
+    /// A folder of this machine.
+    Local { path: PathBuf },
+}
+
+/// Files of keys. The machine that backs up has `writer` only; the one that restores has `identities` as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// The writer bundle: opens nothing.
+    pub writer: Option<PathBuf>,
+    /// The folder of scope identities: opens data.
+    pub identities: Option<PathBuf>,
+    /// Who may sign envelopes, in `ssh-keygen`'s `allowed_signers` format.
+    pub signers: PathBuf,
+}
+
+/// What isolates a restored server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxKind {
+    /// Bubblewrap where it works, namespaces otherwise.
+    Auto,
+    Bubblewrap,
+    Namespaces,
+}
+
+#[derive(Debug, Clone)]
+pub struct SandboxConfig {
+    /// Whom a root lifeboat becomes before anything restored runs.
+    pub user: String,
+    /// Holds one folder per sandbox.
+    pub dir: PathBuf,
+    pub kind: SandboxKind,
+}
+
+#[derive(Debug, Clone)]
+pub struct Drill {
+    /// How to start Odoo over a restored database; without it a drill speaks for PostgreSQL and the filestore only.
+    pub odoo: Option<OdooCommand>,
+    /// Where evidence is put.
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Clone)]
+pub struct OdooCommand {
+    /// Program and arguments, no shell.
+    pub command: Vec<String>,
+    /// Bound read-only into the sandbox, at the same place.
+    pub paths: Vec<PathBuf>,
+    /// Where it listens, inside the sandbox.
+    pub port: u16,
+    /// How long it may take until it answers.
+    pub start_seconds: u32,
+}
+
+pub(super) fn store(table: Table<'_>) -> StoreConfig {
+    table.need("kind", |item| item.one_of(&[("local", ())]));
+    let path = table.need("path", Item::path).unwrap_or_default();
+    table.finish();
+    StoreConfig::Local { path }
+}
+
+pub(super) fn keys(table: Table<'_>) -> Keys {
+    let keys = Keys {
+        writer: table.take("writer", Item::path),
+        identities: table.take("identities", Item::path),
+        signers: table.need("signers", Item::path).unwrap_or_default(),
+    };
+    table.finish();
+    keys
+}
+
+pub(super) fn sandbox(table: Table<'_>, state_dir: &Path) -> SandboxConfig {
+    let kinds =
+        [("auto", SandboxKind::Auto), ("bubblewrap", SandboxKind::Bubblewrap), ("namespaces", SandboxKind::Namespaces)];
+    let sandbox = SandboxConfig {
+        user: table.take("user", unprivileged).unwrap_or_else(|| "nobody".to_owned()),
+        dir: table.take("dir", Item::path).unwrap_or_else(|| state_dir.join("sandboxes")),
+        kind: table.take("kind", |item| item.one_of(&kinds)).unwrap_or(SandboxKind::Auto),
+    };
+    table.finish();
+    sandbox
+}
+
+fn unprivileged(item: &Item<'_>) -> Result<String, String> {
+    let user = item.text()?;
+    if user == "root" || user == "0" { Err("restored data never runs as root".to_owned()) } else { Ok(user) }
+}
+
+pub(super) fn drill(table: Table<'_>, state_dir: &Path) -> Drill {
+    let drill = Drill {
+        odoo: table.optional_table("odoo").map(odoo),
+        dir: table.take("dir", Item::path).unwrap_or_else(|| state_dir.join("drills")),
+    };
+    table.finish();
+    drill
+}
+
+fn odoo(table: Table<'_>) -> OdooCommand {
+    let command = OdooCommand {
+        command: table.need_list("command", Item::text),
+        paths: table.list("paths", Item::path),
+        port: table.take("port", Item::port).unwrap_or(8069),
+        start_seconds: table.take("start_seconds", |item| item.whole(1..86_401)).unwrap_or(120),
+    };
+    table.finish();
+    command
+}

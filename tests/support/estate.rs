@@ -1,0 +1,158 @@
+//! An estate of its own: `lifeboat.toml`, keys, a local store; and the binary, run as an operator runs it.
+//!
+//! Everything lies in one temporary folder, or is read from the cluster under test. Each run returns the one JSON
+//! object that `--json` promises, so a test never reads a sentence made for people.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::cluster::{BACKUP_PASSWORD, BACKUP_USER, Cluster};
+use super::process::Owned;
+use super::scratch;
+use super::tenants::Tenant;
+
+/// The name of the one cluster.
+pub const CLUSTER: &str = "main";
+
+pub struct Estate {
+    pub config: PathBuf,
+    pub store: PathBuf,
+    /// One folder per scope; moving it away is how a test takes keys from the machine.
+    pub identities: PathBuf,
+    dir: TempDir,
+}
+
+/// What a run of the binary left behind.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: i32,
+    /// The object on standard output; `Null` where there was none.
+    pub json: Value,
+    pub stderr: String,
+    /// What the store was asked for, one JSON object per call (the binary's own log of its store wrapper).
+    pub store_calls: Vec<Value>,
+}
+
+impl Outcome {
+    /// The run ended with `code`, or the test fails and shows what was said.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{}\n{:#}", self.stderr, self.json);
+        assert_eq!(self.json["exit_code"].as_i64(), Some(code.into()), "the JSON says otherwise: {:#}", self.json);
+        self
+    }
+
+    /// The names of the objects that were read.
+    pub fn read(&self) -> Vec<&str> {
+        let gets = self.store_calls.iter().filter(|call| call["op"] == "get");
+        gets.filter_map(|call| call["name"].as_str()).collect()
+    }
+}
+
+impl Estate {
+    /// Protects `tenants` of `cluster`; `more` is appended to the file as it is. Makes the keys.
+    pub fn new(cluster: &Cluster, tenants: &[Tenant], more: &str) -> Self {
+        let dir = scratch();
+        let root = dir.path();
+        let secret = root.join("password");
+        std::fs::write(&secret, BACKUP_PASSWORD).expect("the password's file");
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+        let config = root.join("lifeboat.toml");
+        std::fs::write(&config, text(cluster, tenants) + more).expect("the configuration");
+        std::fs::create_dir(root.join("store")).expect("the store's folder");
+        let estate = Self { config, store: root.join("store"), identities: root.join("identities"), dir };
+        estate.make_keys(tenants);
+        estate
+    }
+
+    /// `key new` for every scope; the first run makes the writer's bundle as well.
+    fn make_keys(&self, tenants: &[Tenant]) {
+        let of_tenants = tenants.iter().map(|tenant| format!("tenant/{}", tenant.name()));
+        let of_cluster = ["cluster", "residue", "quarantine"].map(|kind| format!("{kind}/{CLUSTER}"));
+        for scope in of_cluster.into_iter().chain(of_tenants).chain(["estate", "spare/1", "spare/2"].map(str::to_owned))
+        {
+            self.run(&["key", "new", &scope]).expect(0);
+        }
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Runs the binary to its end.
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
+        self.run_with(arguments, &BTreeMap::new())
+    }
+
+    pub fn run_with(&self, arguments: &[&str], environment: &BTreeMap<&str, &str>) -> Outcome {
+        let calls = tempfile::NamedTempFile::new().expect("a file for the store's calls");
+        let mut command = self.command(arguments);
+        command.env("LIFEBOAT_STORE_LOG", calls.path()).envs(environment);
+        let output = command.stdin(Stdio::null()).output().expect("the binary starts");
+        let lines = std::fs::read_to_string(calls.path()).expect("the store's calls");
+        let store_calls = lines.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+        let stdout = String::from_utf8(output.stdout).expect("text");
+        let json =
+            if stdout.trim().is_empty() { Value::Null } else { serde_json::from_str(&stdout).expect("one object") };
+        let code = output.status.code().expect("it was not killed");
+        Outcome { code, json, stderr: String::from_utf8_lossy(&output.stderr).into_owned(), store_calls }
+    }
+
+    /// Starts the binary and leaves it running, to be killed or drained; its output goes to `<dir>/<first word>.log`.
+    pub fn spawn(&self, arguments: &[&str]) -> Owned {
+        let log = self.dir().join(format!("{}.log", arguments.first().expect("a command")));
+        let log = std::fs::File::options().append(true).create(true).open(log).expect("a log");
+        let mut command = self.command(arguments);
+        Owned::spawn(command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        command.arg("--config").arg(&self.config).arg("--json").args(arguments);
+        for name in ["PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "LIFEBOAT_CONFIG"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Takes a scope's identities off the machine while `what` runs.
+    pub fn without_key<T>(&self, scope: &str, what: impl FnOnce() -> T) -> T {
+        let (here, away) = (self.identities.join(scope), self.dir().join("away"));
+        std::fs::rename(&here, &away).unwrap_or_else(|error| panic!("{}: {error}", here.display()));
+        let result = what();
+        std::fs::rename(&away, &here).expect("the key comes back");
+        result
+    }
+
+    /// Destroys a scope's identities for good.
+    pub fn shred_key(&self, scope: &str) {
+        std::fs::remove_dir_all(self.identities.join(scope)).expect("the scope's identities");
+    }
+}
+
+fn text(cluster: &Cluster, tenants: &[Tenant]) -> String {
+    let mut text = format!(
+        "state_dir = \"state\"\n\n[estate]\nname = \"test\"\n\n[store]\nkind = \"local\"\npath = \"store\"\n\n\
+         [keys]\nwriter = \"writer.json\"\nidentities = \"identities\"\nsigners = \"allowed_signers\"\n\n\
+         [clusters.{CLUSTER}]\nhost = \"{}\"\nport = {}\nuser = \"{BACKUP_USER}\"\npassword = {{ file = \"password\" }}\n\
+         restore_user = \"postgres\"\n",
+        cluster.server.socket.display(),
+        cluster.server.port,
+    );
+    for tenant in tenants {
+        let name = tenant.name();
+        let filestore = cluster.filestore.display();
+        write!(
+            text,
+            "\n[tenants.{name}]\ncluster = \"{CLUSTER}\"\ndatabases = [\"{name}\"]\nfilestore = \"{filestore}\"\n"
+        )
+        .expect("text");
+    }
+    text
+}
