@@ -5,10 +5,18 @@
 
 pub mod ceremony;
 pub mod chunk;
+pub mod chunk_map;
 pub mod envelope;
+pub mod error;
+mod fetch;
 pub mod identities;
 pub mod key;
 pub mod name;
 pub mod pack;
+mod packing;
+mod pool;
 pub mod seal;
+pub mod set;
+pub mod set_writer;
 pub mod sign;
+pub mod writer;

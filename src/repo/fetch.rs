@@ -1,0 +1,190 @@
+//! Getting objects out of a store that may lie: the version whose hash or signature is right, whichever is on top.
+//!
+//! The quick way is one read of what is current. When that is not what the envelope says, every version is looked at
+//! (a delete marker or a junk version on top hides nothing); only then is the object missing or altered.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+
+use super::envelope::{Envelope, ObjectRef, Verified};
+use super::error::RepoError;
+use super::name;
+use super::sign::Signers;
+use crate::ids::Digest;
+use crate::store::{Listed, Store, StoreError};
+
+/// How many requests are under way at once, where many small objects are asked for.
+pub const REQUESTS: usize = 16;
+/// How many versions of one name are tried: a forger may pile up junk, not make us read it for ever.
+const VERSIONS: usize = 64;
+
+/// An object that an envelope names: the bytes with the right SHA-256.
+///
+/// # Errors
+/// `Missing`, `Altered`, or the store's.
+pub async fn object(store: &dyn Store, wanted: &ObjectRef) -> Result<Bytes, RepoError> {
+    let right = |bytes: &Bytes| bytes.len() as u64 == wanted.bytes && Digest::of(bytes) == wanted.sha256;
+    let seen = match store.get(&wanted.name, None, None).await {
+        Ok(bytes) if right(&bytes) => return Ok(bytes),
+        Ok(_) => true,
+        Err(StoreError::NotFound { .. }) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let versions = versions(store, &wanted.name).await?;
+    for version in versions.iter().filter(|listed| listed.bytes == wanted.bytes).take(VERSIONS) {
+        match store.get(&wanted.name, Some(&version.version), None).await {
+            Ok(bytes) if right(&bytes) => return Ok(bytes),
+            Ok(_) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let name = wanted.name.clone();
+    if seen || !versions.is_empty() {
+        Err(RepoError::Altered { name, wanted: wanted.sha256 })
+    } else {
+        Err(RepoError::Missing { name })
+    }
+}
+
+/// Every version of exactly `name`, oldest first.
+///
+/// # Errors
+/// The store's.
+pub async fn versions(store: &dyn Store, name: &str) -> Result<Vec<Listed>, RepoError> {
+    let mut versions: Vec<Listed> =
+        store.list(name).try_filter(|listed| std::future::ready(listed.name == name)).try_collect().await?;
+    versions.sort_by_key(|listed| listed.created);
+    Ok(versions)
+}
+
+/// What lies at an envelope's name: versions of it and of its signature.
+#[derive(Debug, Default, Clone)]
+pub struct Candidates {
+    pub envelopes: Vec<Listed>,
+    pub signatures: Vec<Listed>,
+}
+
+/// Every envelope's name below `prefix` with its versions, in name order.
+///
+/// # Errors
+/// The store's.
+pub async fn candidates(store: &dyn Store, prefix: &str) -> Result<BTreeMap<String, Candidates>, RepoError> {
+    let mut found: BTreeMap<String, Candidates> = BTreeMap::new();
+    let mut listing = store.list(prefix);
+    while let Some(listed) = listing.try_next().await? {
+        if let Some(name) = listed.name.strip_suffix(".sig") {
+            found.entry(name.to_owned()).or_default().signatures.push(listed);
+        } else if listed.name.ends_with(".envelope.json") {
+            found.entry(listed.name.clone()).or_default().envelopes.push(listed);
+        }
+    }
+    // A signature without its envelope is a commit that did not happen.
+    found.retain(|_, candidates| !candidates.envelopes.is_empty());
+    for candidates in found.values_mut() {
+        candidates.envelopes.sort_by_key(|listed| listed.created);
+        candidates.signatures.sort_by_key(|listed| listed.created);
+    }
+    Ok(found)
+}
+
+/// The envelope at `name` among its candidates: the oldest version that a believed signature covers.
+///
+/// # Errors
+/// `Unsigned`, `Signature`, `Envelope`, or the store's.
+pub async fn envelope(
+    store: &dyn Store,
+    signers: &Signers,
+    name: &str,
+    candidates: &Candidates,
+) -> Result<Verified, RepoError> {
+    let mut signatures = Vec::new();
+    for listed in candidates.signatures.iter().take(VERSIONS) {
+        signatures.extend(version(store, listed).await?);
+    }
+    let mut trouble = RepoError::Unsigned { name: name.to_owned() };
+    for listed in candidates.envelopes.iter().take(VERSIONS) {
+        let Some(bytes) = version(store, listed).await? else { continue };
+        for signature in &signatures {
+            match verify(signers, name, &bytes, signature, listed.created) {
+                Ok(verified) => return Ok(verified),
+                Err(error) => trouble = error,
+            }
+        }
+    }
+    Err(trouble)
+}
+
+async fn version(store: &dyn Store, listed: &Listed) -> Result<Option<Bytes>, RepoError> {
+    if listed.bytes > super::envelope::MAX_BYTES as u64 {
+        return Ok(None);
+    }
+    match store.get(&listed.name, Some(&listed.version), None).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn verify(
+    signers: &Signers,
+    name: &str,
+    bytes: &[u8],
+    signature: &[u8],
+    created: Timestamp,
+) -> Result<Verified, RepoError> {
+    let signer = signers
+        .verify(bytes, signature, created)
+        .map_err(|source| RepoError::Signature { name: name.to_owned(), source })?;
+    let envelope =
+        Envelope::parse(bytes, name).map_err(|source| RepoError::Envelope { name: name.to_owned(), source })?;
+    let (digest, bytes) = (Digest::of(bytes), bytes.len() as u64);
+    Ok(Verified { envelope, digest, bytes, signer: signer.to_owned(), created })
+}
+
+/// Makes the lock of `wanted` end at `until` at the earliest. Contents are not read: a writer may not. Versions of another size are junk.
+///
+/// # Errors
+/// `Missing`, or why the store would not.
+pub async fn extend(store: &dyn Store, name: &str, bytes: Option<u64>, until: Timestamp) -> Result<(), RepoError> {
+    let mut outcome = Err(RepoError::Missing { name: name.to_owned() });
+    for listed in versions(store, name).await?.into_iter().filter(|listed| bytes.is_none_or(|b| b == listed.bytes)) {
+        match store.extend(name, &listed.version, until).await {
+            Ok(()) => outcome = Ok(()),
+            Err(error) if outcome.is_err() => outcome = Err(error.into()),
+            Err(_) => {}
+        }
+    }
+    outcome
+}
+
+/// [`extend`] for what an envelope names, and for what that names where it is an envelope: never outlived by what points to it.
+/// Objects first, envelopes after them.
+///
+/// # Errors
+/// The first that could not be extended.
+pub fn extend_all<'a>(
+    store: &'a dyn Store,
+    objects: &'a [ObjectRef],
+    until: Timestamp,
+) -> BoxFuture<'a, Result<(), RepoError>> {
+    let mut each: Vec<BoxFuture<'a, Result<(), RepoError>>> = Vec::with_capacity(objects.len());
+    for wanted in objects {
+        each.push(Box::pin(extend_named(store, wanted, until)));
+    }
+    Box::pin(futures::stream::iter(each).buffer_unordered(REQUESTS).try_collect())
+}
+
+async fn extend_named(store: &dyn Store, wanted: &ObjectRef, until: Timestamp) -> Result<(), RepoError> {
+    if wanted.name.ends_with(".envelope.json") {
+        let bytes = object(store, wanted).await?;
+        let parsed = Envelope::parse(&bytes, &wanted.name)
+            .map_err(|source| RepoError::Envelope { name: wanted.name.clone(), source })?;
+        extend_all(store, &parsed.objects, until).await?;
+        extend(store, &name::signature(&wanted.name), None, until).await?;
+    }
+    extend(store, &wanted.name, Some(wanted.bytes), until).await
+}
