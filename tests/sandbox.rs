@@ -209,6 +209,46 @@ async fn postgresql_runs_inside_and_is_reached_through_its_socket_only() {
 }
 
 #[tokio::test]
+async fn what_is_shown_read_only_can_be_read_and_not_changed() {
+    for kind in KINDS {
+        let folder = folder();
+        let code = folder.path().join("real/code");
+        std::fs::create_dir_all(&code).unwrap();
+        std::fs::write(code.join("odoo-bin"), "echo from the code").unwrap();
+        std::fs::set_permissions(&code, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let link = folder.path().join("code");
+        std::os::unix::fs::symlink("real/code", &link).unwrap();
+        let layout = Layout { read_only: vec![link.clone()], ..layout(folder.path()) };
+        let sandbox = Sandbox::start(layout, kind).await.unwrap();
+        let (status, said) = output(&sandbox, &format!("sh {}/odoo-bin", link.display())).await;
+        assert_eq!((status, said.as_str()), (Status::Exited(0), "from the code\n"));
+        assert!(!output(&sandbox, &format!("echo > {}/new", link.display())).await.0.success());
+        assert!(!code.join("new").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_folder_is_in_one_sandbox_at_a_time_and_never_a_link_or_somebody_elses() {
+    let folder = folder();
+    let sandbox = start(folder.path(), &Kind::Auto).await;
+    let again = Sandbox::start(layout(folder.path()), Kind::Auto).await;
+    assert!(matches!(again, Err(SandboxError::BadLayout { .. })), "{again:?}");
+    sandbox.destroy().await.unwrap().remove_dir().unwrap();
+    let box_path = folder.path().join("box");
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &box_path).unwrap();
+    let linked = Sandbox::start(layout(folder.path()), Kind::Auto).await;
+    assert!(matches!(linked, Err(SandboxError::BadLayout { .. })), "{linked:?}");
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&elsewhere, Some(4242), None).unwrap();
+        let layout = Layout { dir: elsewhere, ..layout(folder.path()) };
+        let foreign = Sandbox::start(layout, Kind::Auto).await;
+        assert!(matches!(foreign, Err(SandboxError::BadLayout { .. })), "{foreign:?}");
+    }
+}
+
+#[tokio::test]
 async fn two_sandboxes_at_once_do_not_see_each_other() {
     let (one, two) = (folder(), folder());
     let (first, second) = (start(one.path(), &Kind::Bubblewrap).await, start(two.path(), &Kind::Namespaces).await);
@@ -391,4 +431,59 @@ async fn what_cannot_be_built_says_why() {
         let Err(SandboxError::Build { said, .. }) = refused else { panic!("{refused:?}") };
         assert!(said.contains("ermission denied"), "{said}");
     }
+}
+
+/// Sends `frame` to an agent that no sandbox was built around, and gives its answer.
+fn ask_unproven(lifeline: &std::os::fd::OwnedFd, frame: &[u8]) -> String {
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let descriptors = [theirs.as_fd()];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = rustix::net::SendAncillaryBuffer::new(&mut space);
+    ancillary.push(rustix::net::SendAncillaryMessage::ScmRights(&descriptors));
+    let packet = [std::io::IoSlice::new(b"c")];
+    rustix::net::sendmsg(lifeline, &packet, &mut ancillary, rustix::net::SendFlags::NOSIGNAL).unwrap();
+    drop(theirs);
+    ours.write_all(frame).unwrap();
+    ours.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    let _ = ours.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn an_agent_refuses_nonsense_and_starts_nothing_before_the_proof() {
+    let kind = rustix::net::SocketType::SEQPACKET;
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let (lifeline, inner) = rustix::net::socketpair(rustix::net::AddressFamily::UNIX, kind, flags, None).unwrap();
+    let mut agent = std::process::Command::new(AGENT).args(["sandbox-agent", "serve"]).stdin(inner).spawn().unwrap();
+    let framed = |body: &str| [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], body.as_bytes()].concat();
+    let folder = folder();
+    let trace = folder.path().join("trace");
+    let spawn = format!(
+        r#"{{"ask":"spawn","argv":["/usr/bin/touch","{}"],"env":[],"cwd":null,"log":"/dev/null"}}"#,
+        trace.display()
+    );
+    for frame in [
+        framed(&spawn),
+        framed("{}"),
+        framed(r#"{"ask":"format_disk"}"#),
+        framed(r#"{"ask":"wait","id":1}"#),
+        framed(r#"{"ask":"wait","id":0}"#),
+        framed(r#"{"ask":"connect","port":70000}"#),
+        framed(&"[".repeat(100_000)),
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0xff; 64],
+        vec![0],
+        Vec::new(),
+    ] {
+        let answer = ask_unproven(&lifeline, &frame);
+        assert!(answer.contains(r#""answer":"refused""#), "{answer}");
+    }
+    rustix::net::send(&lifeline, b"no descriptor", rustix::net::SendFlags::NOSIGNAL).unwrap();
+    assert!(ask_unproven(&lifeline, &framed(&spawn)).contains("before the sandbox is proven"));
+    assert!(!trace.exists());
+    drop(lifeline);
+    assert!(agent.wait().unwrap().success(), "it ends with its lifeline");
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags};
 use tokio::net::UnixStream;
 
 use super::{Owner, SandboxError};
@@ -20,14 +20,28 @@ pub struct Hands {
 }
 
 impl Hands {
-    /// Takes hold of `dir`, which must be a folder and no link.
+    /// Takes hold of `dir` for one sandbox: a folder, no link, that is the caller's or `owner`'s, and in no other sandbox. It is
+    /// given to `owner`, closed to everybody else.
     ///
     /// # Errors
-    /// When it is not.
-    pub fn on(dir: &Path) -> Result<Self, SandboxError> {
+    /// [`SandboxError::BadLayout`] when it is not all of that: root could be led to give away somebody else's.
+    pub fn on(dir: &Path, owner: Owner) -> Result<Self, SandboxError> {
+        let bad = |why| SandboxError::BadLayout { path: dir.to_owned(), why };
+        let failed = |source: rustix::io::Errno| SandboxError::Io { what: dir.to_owned(), source: source.into() };
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(dir, flags, Mode::empty())
-            .map_err(|source| SandboxError::Io { what: dir.to_owned(), source: source.into() })?;
+        let folder = match rustix::fs::open(dir, flags, Mode::empty()) {
+            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => {
+                return Err(bad("it is not a folder, or a link to one"));
+            }
+            other => other.map_err(failed)?,
+        };
+        let belongs_to = rustix::fs::fstat(&folder).map_err(failed)?.st_uid;
+        if belongs_to != owner.uid && belongs_to != rustix::process::geteuid().as_raw() {
+            return Err(bad("it belongs to somebody else"));
+        }
+        rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| bad("another sandbox is using it"))?;
+        hand_to(&folder, owner).map_err(|source| SandboxError::Io { what: dir.to_owned(), source })?;
         Ok(Self { dir: dir.to_owned(), folder })
     }
 
@@ -70,14 +84,6 @@ impl Hands {
         let folder = self.reach(Path::new(name), OFlags::RDONLY | OFlags::DIRECTORY)?;
         hand_to(&folder, owner).map_err(|source| SandboxError::Io { what: path.clone(), source })?;
         Ok(path)
-    }
-
-    /// Gives the folder itself to the sandbox's user, closed to everybody else.
-    ///
-    /// # Errors
-    /// When an ordinary caller does not own it.
-    pub fn hand_to(&self, owner: Owner) -> Result<(), SandboxError> {
-        hand_to(&self.folder, owner).map_err(|source| SandboxError::Io { what: self.dir.clone(), source })
     }
 
     fn reach(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, SandboxError> {

@@ -15,6 +15,7 @@ use std::io::{self, Read as _, Seek as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -73,9 +74,25 @@ impl Launched {
         Ok(Self { ended, complaints })
     }
 
-    /// The end of what was complained about, made safe to print.
+    /// Waits a while for the process to end. Blocks.
+    pub fn wait(&self) {
+        for _ in 0..250 {
+            if *self.ended.borrow() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The lifeline ended before the first answer: what the tool that should have built the sandbox said.
     #[must_use]
-    pub fn complaints(&self) -> String {
+    pub fn not_built(&self, source: io::Error) -> SandboxError {
+        self.wait();
+        SandboxError::Build { said: self.complaints(), source }
+    }
+
+    /// The end of what was complained about, made safe to print.
+    fn complaints(&self) -> String {
         let mut text = Vec::new();
         let mut file = &self.complaints;
         let length = file.metadata().map_or(0, |meta| meta.len());

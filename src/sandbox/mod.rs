@@ -41,7 +41,6 @@ use std::io::{self, Read as _, Seek as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::UnixStream;
 
@@ -172,8 +171,7 @@ impl Sandbox {
         let unmade = |source| SandboxError::Io { what: std::env::temp_dir(), source };
         let etc = plan::made_up_etc(owner, &layout.dir).map_err(unmade)?;
         let plan = Plan::of(layout, owner, &etc.path().canonicalize().map_err(unmade)?)?;
-        let hands = Hands::on(&plan.dir)?;
-        hands.hand_to(owner)?;
+        let hands = Hands::on(&plan.dir, owner)?;
         let socket_dir = hands.make_folder(plan::SOCKETS, owner)?;
         let witness = Witness::open(&plan).map_err(|source| SandboxError::Witness { source })?;
         let (lifeline, inner) = Lifeline::pair().map_err(|source| SandboxError::Launch { source })?;
@@ -189,6 +187,8 @@ impl Sandbox {
         if sandbox.proof.holds() {
             return Ok(sandbox);
         }
+        destroy::kill(&sandbox.agent);
+        sandbox.launched.wait();
         Err(SandboxError::NotSealed { failed: sandbox.proof.failed().cloned().collect() })
     }
 
@@ -322,19 +322,6 @@ impl Process {
     async fn ask(&self, request: Request) -> Result<Reply, SandboxError> {
         let answer = self.lifeline.ask(&request).await;
         answer.map(|(reply, _)| reply).map_err(|source| SandboxError::Gone { source })
-    }
-}
-
-impl Launched {
-    /// The lifeline ended before the first answer: what the tool that should have built the sandbox said.
-    fn not_built(&self, source: io::Error) -> SandboxError {
-        for _ in 0..100 {
-            if *self.ended.borrow() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        SandboxError::Build { said: self.complaints(), source }
     }
 }
 

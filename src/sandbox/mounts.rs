@@ -71,6 +71,6 @@ mod tests {
 
     #[test]
     fn this_process_has_a_root() {
-        assert!(list(Path::new("/proc")).unwrap().iter().any(|mount| mount.at == PathBuf::from("/")));
+        assert!(list(Path::new("/proc")).unwrap().iter().any(|mount| mount.at == Path::new("/")));
     }
 }

@@ -48,6 +48,9 @@ impl Plan {
     /// # Errors
     /// [`SandboxError::BadLayout`] for a path that is not there, or that would open a way out.
     pub fn of(layout: &Layout, owner: Owner, etc: &Path) -> Result<Self, SandboxError> {
+        if layout.dir.is_symlink() {
+            return Err(SandboxError::BadLayout { path: layout.dir.clone(), why: "it is a link" });
+        }
         let dir = canonical(&layout.dir)?;
         refuse_unless_private(&dir)?;
         let mut plan = Self { owner, dir, read_only: Vec::new(), links: Vec::new() };
