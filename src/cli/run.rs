@@ -30,8 +30,9 @@ const GRACE: Duration = Duration::from_secs(5);
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     // The agent is started inside a sandbox: it gets no configuration, no threads and no runtime of ours.
-    if args.get(1).is_some_and(|first| first == "sandbox-agent") {
-        return super::sandbox_agent::run();
+    if args.get(1).is_some_and(|first| first == crate::sandbox::COMMAND) {
+        let words: Vec<String> = args.iter().skip(2).map(|word| word.to_string_lossy().into_owned()).collect();
+        return super::sandbox_agent::run(&words);
     }
     match Lifeboat::try_parse_from(&args) {
         Ok(asked) => run(asked),
