@@ -67,18 +67,13 @@ impl Estate {
         std::fs::write(&config, text(cluster, tenants) + more).expect("the configuration");
         std::fs::create_dir(root.join("store")).expect("the store's folder");
         let estate = Self { config, store: root.join("store"), identities: root.join("identities"), dir };
-        estate.make_keys(tenants);
+        estate.make_keys();
         estate
     }
 
-    /// `key new` for every scope; the first run makes the writer's bundle as well.
-    fn make_keys(&self, tenants: &[Tenant]) {
-        let of_tenants = tenants.iter().map(|tenant| format!("tenant/{}", tenant.name()));
-        let of_cluster = ["cluster", "residue", "quarantine"].map(|kind| format!("{kind}/{CLUSTER}"));
-        for scope in of_cluster.into_iter().chain(of_tenants).chain(["estate", "spare/1", "spare/2"].map(str::to_owned))
-        {
-            self.run(&["key", "new", &scope]).expect(0);
-        }
+    /// `init` leaves the configuration as it is and makes the keys of every scope that it names.
+    fn make_keys(&self) {
+        self.run(&["init", "--spares", "4"]).expect(0);
     }
 
     pub fn dir(&self) -> &Path {
@@ -134,6 +129,15 @@ impl Estate {
     pub fn shred_key(&self, scope: &str) {
         std::fs::remove_dir_all(self.identities.join(scope)).expect("the scope's identities");
     }
+}
+
+/// The one object of standard output; `stream` speaks JSON Lines, and its last one says how it ended.
+fn outcome(command: &str, stdout: &str) -> Value {
+    let text = if command == "stream" { stdout.trim().lines().next_back().unwrap_or_default() } else { stdout.trim() };
+    if text.is_empty() {
+        return Value::Null;
+    }
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{command}: {error} in {stdout}"))
 }
 
 fn text(cluster: &Cluster, tenants: &[Tenant]) -> String {

@@ -33,7 +33,7 @@ impl Oracle {
         std::fs::create_dir(dir.path().join("wal")).expect("a folder for WAL");
         run(server.tool("pg_receivewal").args(["--create-slot", "-S", SLOT]));
         let mut receive = server.tool("pg_receivewal");
-        receive.args(["-S", SLOT, "--synchronous", "-n", "-D"]).arg(dir.path().join("wal"));
+        receive.args(["-S", SLOT, "--no-sync", "-s", "1", "-n", "-D"]).arg(dir.path().join("wal"));
         receive.stdout(Stdio::null()).stderr(std::fs::File::create(dir.path().join("receive.log")).expect("a log"));
         let receiver = Some(Owned::spawn(&mut receive));
         run(server
@@ -53,14 +53,14 @@ impl Oracle {
         self.dir.path().join("base")
     }
 
-    /// Waits until everything up to `lsn` has been received.
+    /// Waits until everything up to `lsn` has been received (written, not flushed: the machine does not crash).
     ///
     /// An insert position may be past the last flush (nobody waits for what no commit needs), and past the header of
     /// a page that is not written yet: a committed message of our own carries everything before it out.
     pub fn wait_for(&self, lsn: &str) {
         self.server.psql("postgres", "SELECT pg_logical_emit_message(true, 'oracle', 'flush')");
         let sql =
-            format!("SELECT flush_lsn >= '{lsn}' FROM pg_stat_replication WHERE application_name = 'pg_receivewal'");
+            format!("SELECT write_lsn >= '{lsn}' FROM pg_stat_replication WHERE application_name = 'pg_receivewal'");
         let begun = Instant::now();
         while self.server.psql("postgres", &sql) != "t" {
             assert!(begun.elapsed() < LIMIT, "the oracle has not received {lsn}: {}", self.log());
