@@ -18,9 +18,9 @@ pub mod postgres;
 pub mod reader;
 pub mod roster;
 
-use self::reader::Keyed;
 use jiff::Timestamp;
 
+use self::reader::Keyed;
 use crate::failure::{Failure, Kind, chain};
 
 /// What a capture is told.

@@ -45,11 +45,18 @@ const TABLES: &[&str] = &[
 /// # Errors
 /// [`AccessError::NotOdoo`] where there are no users; [`AccessError::Strange`] where a table is not one.
 pub async fn capture(connection: &mut PgConnection, asked: Capture<'_>) -> Result<Roster, AccessError> {
+    let roster = read(connection, asked).await;
+    if roster.is_err() {
+        // The first error is the one to tell; a connection that cannot roll back is closed by its owner.
+        let _ = sqlx::query("ROLLBACK").execute(connection).await;
+    }
+    roster
+}
+
+async fn read(connection: &mut PgConnection, asked: Capture<'_>) -> Result<Roster, AccessError> {
     let mut reader = Reader::begin(connection, asked.key, TABLES).await?;
     if !reader.has("res_users") || !reader.has("res_groups") || !reader.has("ir_model_data") {
-        let database = reader.database.clone();
-        reader.finish().await?;
-        return Err(AccessError::NotOdoo { database });
+        return Err(AccessError::NotOdoo { database: reader.database });
     }
     let names = Names::read(&mut reader).await?;
     let facts = facts(&mut reader).await?;

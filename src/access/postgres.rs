@@ -32,6 +32,15 @@ pub async fn capture(
     asked: Capture<'_>,
     databases: &[&str],
 ) -> Result<Roster, AccessError> {
+    let roster = read(connection, asked, databases).await;
+    if roster.is_err() {
+        // The first error is the one to tell; a connection that cannot roll back is closed by its owner.
+        let _ = sqlx::query("ROLLBACK").execute(connection).await;
+    }
+    roster
+}
+
+async fn read(connection: &mut PgConnection, asked: Capture<'_>, databases: &[&str]) -> Result<Roster, AccessError> {
     let mut reader = Reader::begin(connection, asked.key, &[]).await?;
     let (mut people, mut facts) = roles(&mut reader).await?;
     let implies = memberships(&mut reader, &people).await?;

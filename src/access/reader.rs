@@ -105,12 +105,20 @@ impl std::fmt::Debug for Keyed<'_> {
     }
 }
 
+/// The columns of one table.
+#[derive(Debug)]
+struct Columns {
+    readable: BTreeSet<String>,
+    /// Of a type that is not built in, or computed on reading: never touched.
+    untouched: BTreeSet<String>,
+}
+
 /// A read-only snapshot of one database, open on a connection of its own until [`Reader::finish`].
 #[derive(Debug)]
 pub struct Reader<'c> {
     connection: &'c mut PgConnection,
     keyed: Keyed<'c>,
-    columns: BTreeMap<String, BTreeSet<String>>,
+    columns: BTreeMap<String, Columns>,
     pub database: String,
     pub lsn: Option<Lsn>,
     pub server_version: String,
@@ -166,7 +174,7 @@ impl<'c> Reader<'c> {
 
     #[must_use]
     pub fn has_column(&self, table: &str, column: &str) -> bool {
-        self.columns.get(table).is_some_and(|columns| columns.contains(column))
+        self.columns.get(table).is_some_and(|columns| columns.readable.contains(column))
     }
 
     /// The rows of `table`, with those of `fields` that it has; none where it is not there. What else it has is noted
@@ -189,7 +197,10 @@ impl<'c> Reader<'c> {
         condition: &'static str,
     ) -> Result<Vec<Record>, AccessError> {
         let Some(columns) = self.columns.get(table) else { return Ok(Vec::new()) };
-        let here: Vec<Field> = fields.iter().filter(|(name, _)| columns.contains(*name)).copied().collect();
+        if let Some((name, _)) = fields.iter().find(|(name, _)| columns.untouched.contains(*name)) {
+            return Err(AccessError::Strange { table: format!("{table}.{name}") });
+        }
+        let here: Vec<Field> = fields.iter().filter(|(name, _)| columns.readable.contains(*name)).copied().collect();
         let select = format!(
             "SELECT jsonb_build_object({})::text FROM ONLY public.{table} t WHERE {condition}",
             here.iter().map(|(name, take)| expression(name, *take)).collect::<Vec<_>>().join(", ")
@@ -243,7 +254,8 @@ impl<'c> Reader<'c> {
         let technical = ["id", "create_uid", "create_date", "write_uid", "write_date"];
         let taken = |name: &String| technical.contains(&name.as_str()) || fields.iter().any(|(f, _)| f == name);
         let Some(all) = self.columns.get(table) else { return };
-        let columns: BTreeSet<String> = all.iter().filter(|name| !taken(name)).cloned().collect();
+        let columns: BTreeSet<String> =
+            all.readable.iter().chain(&all.untouched).filter(|name| !taken(name)).cloned().collect();
         if !columns.is_empty() {
             self.omitted.push(Omitted { table: table.to_owned(), columns });
         }
@@ -275,28 +287,35 @@ async fn existing(connection: &mut PgConnection, tables: &[&'static str]) -> Res
     Ok(there)
 }
 
-/// The columns that may be read, by table. Virtual generated columns (`attgenerated` 'v', PostgreSQL 18) are computed on reading.
+/// The columns of each table. Virtual generated ones (`attgenerated` 'v', PostgreSQL 18) are computed on reading; types that are
+/// not built in have oids from 16384 on (PostgreSQL `FirstNormalObjectId`).
 async fn columns(
     connection: &mut PgConnection,
     tables: &[&'static str],
-) -> Result<BTreeMap<String, BTreeSet<String>>, AccessError> {
+) -> Result<BTreeMap<String, Columns>, AccessError> {
     let mut by_table = BTreeMap::new();
     for table in tables {
-        let relation = sqlx::query(
-            "SELECT c.relkind::text, array(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid \
-               AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid < 16384 AND a.attgenerated <> 'v') \
-             FROM pg_class c WHERE c.oid = to_regclass($1)",
-        )
-        .bind(format!("public.{table}"))
-        .fetch_optional(&mut *connection)
-        .await?;
         let strange = || AccessError::Strange { table: (*table).to_owned() };
-        let relation = relation.ok_or_else(strange)?;
-        if relation.try_get::<String, _>(0)? != "r" {
+        let kind: Option<String> = sqlx::query_scalar("SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)")
+            .bind(format!("public.{table}"))
+            .fetch_optional(&mut *connection)
+            .await?;
+        if kind.as_deref() != Some("r") {
             return Err(strange());
         }
-        let names: Vec<String> = relation.try_get(1)?;
-        by_table.insert((*table).to_owned(), names.into_iter().collect());
+        let rows = sqlx::query(
+            "SELECT attname::text, atttypid < 16384 AND attgenerated <> 'v' FROM pg_attribute \
+             WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped",
+        )
+        .bind(format!("public.{table}"))
+        .fetch_all(&mut *connection)
+        .await?;
+        let mut columns = Columns { readable: BTreeSet::new(), untouched: BTreeSet::new() };
+        for row in rows {
+            let of = if row.try_get(1)? { &mut columns.readable } else { &mut columns.untouched };
+            of.insert(row.try_get(0)?);
+        }
+        by_table.insert((*table).to_owned(), columns);
     }
     Ok(by_table)
 }

@@ -85,7 +85,7 @@ mod tests {
         let mut target = Target::create(&path).unwrap();
         let mut rows = Vec::new();
         for n in 0..5_u8 {
-            let content = vec![n; 10];
+            let content = [n; 10];
             let store_fname = FileName(Reading::new(&content[..]).drain().unwrap().sha1);
             target.place(&store_fname, &mut &content[..]).unwrap();
             rows.push(Row { store_fname, bytes: Some(10), rows: 1, disagree: 0 });

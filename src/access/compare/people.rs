@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Class, List, enumerate};
-use crate::access::roster::{Credential, CredentialKind, Person};
+use crate::access::roster::{Credential, CredentialKind, Person, Strength};
 
 pub(super) fn compare(list: &mut List, before: &[Person], after: &[Person]) {
     let by_id = |people: &[Person]| people.iter().map(|p| (p.id.clone(), p.clone())).collect::<BTreeMap<_, _>>();
@@ -160,12 +160,15 @@ fn credential(list: &mut List, (was, old): (&Person, &Credential), (is, new): (&
         let detail = format!("{what} of {who} {}", list.replaced_words());
         list.add(if_live(live, list.replaced()), who, &what, detail);
     }
-    if let (Some(old), Some(new)) = (&old.strength, &new.strength)
-        && old != new
-    {
-        let class = if new.below(old) { if_live(live, Class::Downgrade) } else { Class::Changed };
-        let words = |s: &crate::access::roster::Strength| format!("{} with {} rounds", s.scheme, s.rounds);
-        list.add(class, who, &what, format!("{what} of {who} is kept as {}, was {}", words(new), words(old)));
+    if old.strength != new.strength {
+        let below = matches!((&old.strength, &new.strength), (Some(old), Some(new)) if new.below(old));
+        let class = if below { if_live(live, Class::Downgrade) } else { Class::Changed };
+        let words = |strength: &Option<Strength>| match strength {
+            Some(strength) => format!("{} with {} rounds", strength.scheme, strength.rounds),
+            None => "something unknown".to_owned(),
+        };
+        let detail = format!("{what} of {who} is kept as {}, was {}", words(&new.strength), words(&old.strength));
+        list.add(class, who, &what, detail);
     }
     reach(list, (was, old), (is, new), live);
     if old.name != new.name {

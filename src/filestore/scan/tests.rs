@@ -105,7 +105,7 @@ fn a_folder_closed_to_us_is_reported_and_the_scan_goes_on() {
     let name = put(root.path(), b"right");
     let closed = root.path().join(if name.folder() == "00" { "01" } else { "00" });
     fs::create_dir(&closed).unwrap();
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let kinds = kinds(root.path());
     // Root may enter any folder; anybody else is told.
     let unreadable = kinds.iter().filter(|(_, kind)| matches!(kind, Kind::Unreadable(_))).count();
