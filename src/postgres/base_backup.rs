@@ -141,7 +141,9 @@ fn member_of<E>(entry: &tar::Entry<'_, impl Read>, tablespace: Option<u32>) -> R
     let text = std::str::from_utf8(&name);
     let path = text.map_or_else(|_| String::from_utf8_lossy(&name).into_owned(), str::to_owned);
     // Folders and links end in a slash in the server's archives (tarCreateHeader).
-    let path = path.strip_suffix('/').unwrap_or(&path).to_owned();
+    let path = path.strip_suffix('/').unwrap_or(&path);
+    // One member begins with "./" in every server's archive: ./pg_wal/archive_status (sendDir, basebackup.c).
+    let path = path.strip_prefix("./").unwrap_or(path).to_owned();
     if path.contains('\0') || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(WalkError::HostileName { name: path });
     }
@@ -326,7 +328,7 @@ mod tests {
 
     #[test]
     fn names_that_lead_out_are_refused() {
-        for name in ["/etc/passwd", "../x", "base/../../x", "base//x", "./x", "base/.", "", ".."] {
+        for name in ["/etc/passwd", "../x", "base/../../x", "base//x", "././x", ".//x", "./../x", "base/.", "", ".."] {
             let result = seen(&archive(&[(name, FILE, b"x")]));
             assert!(matches!(result, Err(WalkError::HostileName { .. })), "{name}: {result:?}");
         }

@@ -18,8 +18,9 @@ pub struct RecoveryLog {
     /// The server's words on where it stopped, such as `before commit of transaction 740, time ...`. `None` when it
     /// replayed all there was.
     pub stopped: Option<String>,
-    /// The last record replayed begins here.
-    pub last_replayed: Option<Lsn>,
+    /// The last record read begins here. It was replayed, unless `stopped` begins with `before`: then it is the first
+    /// that was not.
+    pub redo_done: Option<Lsn>,
     /// When the last transaction replayed had committed.
     pub last_commit: Option<Timestamp>,
     pub new_timeline: Option<Timeline>,
@@ -67,7 +68,7 @@ impl RecoveryLog {
         } else if let Some(rest) = text.strip_prefix("recovery stopping ") {
             self.stopped = Some(rest.to_owned());
         } else if let Some(rest) = text.strip_prefix("redo done at ") {
-            self.last_replayed = first_word(rest).parse().ok();
+            self.redo_done = first_word(rest).parse().ok();
         } else if let Some(rest) = text.strip_prefix("last completed transaction was at log time ") {
             self.last_commit = timestamp(rest);
         } else if let Some(rest) = text.strip_prefix("selected new timeline ID: ") {
@@ -133,7 +134,7 @@ mod tests {
 2026-11-22 07:42:25.000 UTC [3] PANIC:  later
 ";
         let found = RecoveryLog::of(log);
-        assert_eq!(found.last_replayed, Some(Lsn(0x300_0148)));
+        assert_eq!(found.redo_done, Some(Lsn(0x300_0148)));
         assert_eq!(found.last_commit, Some("2026-11-22T07:42:19.123456Z".parse().unwrap()));
         assert!(found.stopped.unwrap().starts_with("before commit of transaction 740"));
         assert_eq!(found.new_timeline, Some(Timeline(2)));
