@@ -107,7 +107,7 @@ pub fn step(
 /// Follows a record's length over page ends without looking into it.
 fn locate(geometry: &Geometry, window: Window<'_>, position: Lsn) -> Result<Step, WalError> {
     let mut at = position;
-    if at.0 % PAGE_BYTES == 0 {
+    if at.0.is_multiple_of(PAGE_BYTES) {
         match page(geometry, window, at)? {
             Page::Need(until) => return Ok(Step::Need(until)),
             Page::End(end) => return Ok(Step::End(end)),

@@ -65,7 +65,7 @@ impl Geometry {
     /// How long the header of the page at `page` is.
     #[must_use]
     pub fn header_bytes(&self, page: Lsn) -> u64 {
-        if page.0 % u64::from(self.segment_bytes) == 0 { LONG_HEADER_BYTES } else { SHORT_HEADER_BYTES }
+        if page.0.is_multiple_of(u64::from(self.segment_bytes)) { LONG_HEADER_BYTES } else { SHORT_HEADER_BYTES }
     }
 
     /// The start of the segment after the one `at` lies in; `at` itself when it is a segment's start.

@@ -21,9 +21,11 @@ use super::commits::Commits;
 use super::cursor::{self, Place, Previous, Step, Window};
 use super::error::End;
 use super::extent::{Extent, Part};
+use super::notice::{self, Notice};
 use super::owner::{self, DatabaseChange, Keeper, Reason, Verdict};
 use super::page::{CONTINUES, Geometry, PAGE_BYTES};
-use super::record::{self, CRC_AT, HEADER_BYTES, u32_at};
+use super::record::{self, CRC_AT, HEADER_BYTES};
+use super::shares::{Shares, lay};
 use super::version::{Content, Version};
 use super::{Owner, Owners, Slot, WalError};
 use crate::ids::{DbOid, Lsn, SystemId, Timeline};
@@ -47,42 +49,6 @@ pub struct Start {
     pub segment_bytes: u32,
     /// The server's: a stream may begin in the middle of a page, before any magic.
     pub version: &'static Version,
-}
-
-/// Something in a stretch that the caller should know; none of it is content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// A record went to quarantine: an alarm, and no restore past it without that part.
-    Unknown {
-        at: Lsn,
-        rmgr: u8,
-        info: u8,
-        reason: Reason,
-    },
-    /// A crash cut the record at `at` off (ordinary).
-    Aborted {
-        at: Lsn,
-    },
-    Created {
-        db: DbOid,
-        at: Lsn,
-    },
-    Dropped {
-        db: DbOid,
-        at: Lsn,
-    },
-    /// `db` was made by copying `source`'s files: a restore of it past `at` needs the source's part and files too.
-    CopiedFrom {
-        db: DbOid,
-        source: DbOid,
-        at: Lsn,
-    },
-    /// A tablespace was made: replay will link to this path on the machine it runs on.
-    Tablespace {
-        oid: u32,
-        path: String,
-        at: Lsn,
-    },
 }
 
 /// One stretch of WAL, split.
@@ -155,49 +121,6 @@ impl Buffer {
     }
 }
 
-/// A part being made: extents in one buffer.
-#[derive(Default)]
-struct Growing {
-    bytes: BytesMut,
-    extents: Vec<(Lsn, usize)>,
-    mixed: Vec<Lsn>,
-    /// Behind the last extent.
-    end: Lsn,
-}
-
-impl Growing {
-    fn push(&mut self, at: Lsn, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        self.bytes.extend_from_slice(bytes);
-        match self.extents.last_mut() {
-            Some((_, length)) if self.end == at => *length += bytes.len(),
-            _ => self.extents.push((at, bytes.len())),
-        }
-        self.end = at.plus(bytes.len() as u64);
-    }
-
-    fn finish(mut self) -> Part {
-        let extents =
-            self.extents.into_iter().map(|(at, length)| Extent { at, bytes: self.bytes.split_to(length).freeze() });
-        Part { extents: extents.collect(), mixed: self.mixed }
-    }
-}
-
-/// The parts of the stretch being made.
-#[derive(Default)]
-struct Shares {
-    cluster_mixed: Vec<Lsn>,
-    tenants: BTreeMap<Slot, Growing>,
-    residue: Growing,
-    quarantine: Growing,
-    quarantined: Vec<(Lsn, Lsn)>,
-    records: u64,
-    commits: Commits,
-    notices: Vec<Notice>,
-}
-
 impl<O: Owners> Splitter<O> {
     /// # Errors
     /// When the segment size is impossible, or a record-aligned start is not where a record can begin or end.
@@ -211,7 +134,7 @@ impl<O: Owners> Splitter<O> {
         geometry.check_sizes()?;
         let in_page = start.at.0 % PAGE_BYTES;
         let in_header = in_page != 0 && in_page < geometry.header_bytes(super::page::page_of(start.at));
-        if start.record_aligned && (start.at.0 % 8 != 0 || in_header) {
+        if start.record_aligned && (!start.at.0.is_multiple_of(8) || in_header) {
             return Err(WalError::Misaligned { at: start.at });
         }
         Ok(Self {
@@ -425,7 +348,7 @@ impl<O: Owners> Splitter<O> {
             let main = whole.get(parsed.main_at.clone()).unwrap_or_default();
             self.shares.commits.note(version, &header, main);
             if let Some(change) = owner::database_change(version, &header, main) {
-                dropped = databases(&mut self.moving, &mut self.shares.notices, change, at);
+                dropped = notice::databases(&mut self.moving, &mut self.shares.notices, change, at);
                 if let DatabaseChange::Created { db, source, .. } = change
                     && source != Some(db)
                 {
@@ -433,7 +356,7 @@ impl<O: Owners> Splitter<O> {
                     owners.created(db, at);
                 }
             } else if version.content(header.rmgr, header.info) == Some(Content::Tablespace) {
-                self.shares.notices.extend(tablespace(main, at));
+                self.shares.notices.extend(notice::tablespace(main, at));
             }
         }
         let mut who = |db: DbOid| if db.0 == 0 { Owner::Cluster } else { owners.owner(db, at) };
@@ -474,7 +397,7 @@ impl<O: Owners> Splitter<O> {
         let mut at = padding_end;
         while at < place.next {
             let page_end = Lsn((at.0 + 1).next_multiple_of(PAGE_BYTES)).min(place.next);
-            if at.0 % PAGE_BYTES == 0
+            if at.0.is_multiple_of(PAGE_BYTES)
                 && let Ok(cursor::Page::Header(_)) = cursor::page(&self.geometry, self.buffer.window(), at)
             {
                 at = at.plus(self.geometry.header_bytes(at));
@@ -557,56 +480,4 @@ impl<O: Owners> Splitter<O> {
         self.scratch = original;
         self.rewrite(place, |whole| whole.copy_from_slice(&shared));
     }
-}
-
-/// Pushes a range of a record to a part, wherever pages cut it.
-fn lay(geometry: &Geometry, part: &mut Growing, start: Lsn, record: &[u8], range: Range<usize>) {
-    let mut offset = 0;
-    for (at, count) in geometry.pieces(start, record.len() as u64) {
-        let piece = offset..offset + count as usize;
-        let (from, to) = (range.start.max(piece.start), range.end.min(piece.end));
-        if from < to {
-            part.push(at.plus((from - piece.start) as u64), record.get(from..to).unwrap_or_default());
-        }
-        offset = piece.end;
-    }
-}
-
-/// Notes a made or removed database; returns the one whose binding ends here.
-///
-/// Moving a database to another tablespace writes a copy of itself, then a drop in the old tablespace; neither
-/// makes or removes anything. After a move that failed, the real drop can look the same: then the binding stays,
-/// which is safe, because a later database with the same OID announces itself.
-fn databases(
-    moving: &mut BTreeMap<DbOid, u32>,
-    notices: &mut Vec<Notice>,
-    change: DatabaseChange,
-    at: Lsn,
-) -> Option<DbOid> {
-    match change {
-        DatabaseChange::Created { db, source: Some(source), tablespaces: (_, old) } if source == db => {
-            moving.insert(db, old);
-            None
-        }
-        DatabaseChange::Created { db, source, .. } => {
-            moving.remove(&db);
-            notices.push(Notice::Created { db, at });
-            notices.extend(source.map(|source| Notice::CopiedFrom { db, source, at }));
-            None
-        }
-        DatabaseChange::Dropped { db, tablespace } => {
-            let moved_from = moving.remove(&db);
-            if moved_from.is_some() && moved_from == tablespace {
-                return None;
-            }
-            notices.push(Notice::Dropped { db, at });
-            Some(db)
-        }
-    }
-}
-
-/// `xl_tblspc_create_rec`: OID, then a path that ends with a zero byte.
-fn tablespace(main: &[u8], at: Lsn) -> Option<Notice> {
-    let path = main.get(4..)?.split(|byte| *byte == 0).next()?;
-    Some(Notice::Tablespace { oid: u32_at(main, 0)?, path: String::from_utf8_lossy(path).into_owned(), at })
 }

@@ -153,9 +153,12 @@ impl<'a, F: FnMut(DbOid) -> Owner> Copier<'a, F> {
     }
 }
 
-/// The database an invalidation is for, and which of its bytes mean nothing.
-fn invalidation(entry: &[u8]) -> Result<(u32, &'static [(usize, usize)]), Malformed> {
-    let (at, padding): (usize, &'static [(usize, usize)]) = match entry.first().map(|id| *id as i8) {
+/// Ranges of an entry that mean nothing.
+type Padding = &'static [(usize, usize)];
+
+/// The database an invalidation is for, and its padding.
+fn invalidation(entry: &[u8]) -> Result<(u32, Padding), Malformed> {
+    let (at, padding): (usize, Padding) = match entry.first().map(|id| *id as i8) {
         Some(0.. | -1 | -2 | -5) => (4, &[(1, 4), (12, 16)]), // catcache, catalog, relcache, snapshot
         Some(-3) => (8, &[]),                                 // storage manager: locator at 4
         Some(-4) => (4, &[(1, 4), (8, 16)]),                  // relation map
