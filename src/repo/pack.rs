@@ -39,9 +39,14 @@ pub enum PackError {
 
 /// Appends the tar member of one chunk to `out`.
 pub fn append_member(out: &mut Vec<u8>, id: ChunkId, content: &[u8]) {
+    append_tar_member(out, &id.to_string(), content);
+}
+
+/// Appends a tar member to `out`; `name` has at most 100 bytes (what is beyond is cut).
+pub fn append_tar_member(out: &mut Vec<u8>, name: &str, content: &[u8]) {
     let mut header = [0_u8; BLOCK];
     let mut field = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
-    field(0, &id.to_string());
+    field(0, name.get(..100).unwrap_or(name));
     field(100, "0000600\0");
     field(108, "0000000\0");
     field(116, "0000000\0");
