@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::agent::CORE_BYTES;
 use super::plan::{AGENT, MEMORY_BYTES, Plan};
 use super::{Kind, SandboxError};
 
@@ -114,9 +115,14 @@ pub fn environment(home: &Path) -> [(&'static str, PathBuf); 3] {
 }
 
 fn command_line(plan: &Plan, kind: &Kind) -> Result<Command, SandboxError> {
-    let mut command = Command::new(tool("setpriv")?);
+    let root = rustix::process::geteuid().is_root();
+    let mut command = Command::new(tool(if root { "prlimit" } else { "setpriv" })?);
+    if root {
+        // Only root can raise a hard limit of 0, and 0 is not what forbids core dumps (`filter.rs`).
+        command.arg(format!("--core={CORE_BYTES}:{CORE_BYTES}")).arg(tool("setpriv")?);
+    }
     command.args(["--no-new-privs", "--pdeathsig", "KILL"]);
-    if rustix::process::geteuid().is_root() {
+    if root {
         command.arg(format!("--reuid={}", plan.owner.uid)).arg(format!("--regid={}", plan.owner.gid));
         command.args(["--clear-groups", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"]);
     }
