@@ -5,6 +5,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::sandbox::agent::CORE_BYTES;
+use crate::sandbox::launch::core_dumps_are_piped;
 use crate::sandbox::proof::{NAMESPACES, Outside, ProofCheck, namespaces_of};
 
 pub fn checks(outside: &Outside, own: &[i32]) -> Vec<ProofCheck> {
@@ -47,9 +48,9 @@ fn capabilities(field: &dyn Fn(&str) -> String) -> ProofCheck {
 /// Nothing is dumped to a file below a limit, but a program that the host starts for it is kept away by 1 byte only.
 fn core_dumps() -> ProofCheck {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Core).maximum;
-    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_else(|_| "|unknown".into());
-    let passed = limit == Some(CORE_BYTES) || limit == Some(0) && !pattern.starts_with('|');
-    ProofCheck::new("no core dumps", passed, format!("limit {limit:?}, core_pattern {}", pattern.trim()))
+    let piped = core_dumps_are_piped();
+    let passed = limit == Some(CORE_BYTES) || limit == Some(0) && !piped;
+    ProofCheck::new("no core dumps", passed, format!("limit {limit:?}, dumped to a program of the host's: {piped}"))
 }
 
 fn namespaces(outside: &Outside) -> Vec<ProofCheck> {
