@@ -119,6 +119,8 @@ async fn a_hostile_program_sees_and_reaches_nothing_of_the_host() {
             "kill -9 1; sleep 0.1; kill -0 1 && ls /proc/1/fd /proc/1/mem 2>/dev/null".into(),
             "cat /proc/1/environ || cat /proc/1/mem || ls /proc/1/fd/".into(),
             "curl -sS --max-time 2 http://192.0.2.1/".into(),
+            "ulimit -c 0".into(),
+            "python3 -c 'import socket; socket.socket(40, socket.SOCK_STREAM)'".into(),
             "chown 0:0 .; mknod device c 1 1".into(),
         ]
         .iter()
@@ -420,11 +422,9 @@ async fn a_log_that_is_a_link_out_is_not_written_through() {
 #[tokio::test]
 async fn what_cannot_be_built_says_why() {
     let folder = folder();
-    let private = folder.path().join("private");
-    std::fs::create_dir(&private).unwrap();
-    std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o700)).unwrap();
-    let agent = private.join("lifeboat");
+    let agent = folder.path().join("lifeboat");
     std::fs::copy(AGENT, &agent).unwrap();
+    std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o600)).unwrap();
     let layout = Layout { agent, ..layout(folder.path()) };
     for kind in KINDS {
         let refused = Sandbox::start(layout.clone(), kind).await;

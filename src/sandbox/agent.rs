@@ -20,6 +20,9 @@ use super::{Spawn, checks};
 /// How many processes and threads may run inside: a fork bomb ends here, a busy Odoo does not.
 const PROCESSES: u64 = 4096;
 
+/// The value that keeps the kernel from dumping core to a file as well as to a program (`filter.rs`).
+pub const CORE_BYTES: u64 = 1;
+
 /// The agent could not begin, or lost its lifeline.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -74,7 +77,7 @@ fn limit() -> io::Result<()> {
         let to = Some(now.maximum.map_or(to, |maximum| maximum.min(to)));
         rustix::process::setrlimit(resource, Rlimit { current: to, maximum: to })
     };
-    lower(Resource::Core, 0)?;
+    lower(Resource::Core, CORE_BYTES)?;
     lower(Resource::Nproc, PROCESSES)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // When the machine runs out of memory, the sandbox goes before anything of the host's (proc(5)).

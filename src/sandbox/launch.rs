@@ -17,8 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::Resource;
 use tokio::sync::watch;
 
+use super::agent::CORE_BYTES;
 use super::plan::{AGENT, MEMORY_BYTES, Plan};
 use super::{Kind, SandboxError};
 
@@ -114,9 +116,15 @@ pub fn environment(home: &Path) -> [(&'static str, PathBuf); 3] {
 }
 
 fn command_line(plan: &Plan, kind: &Kind) -> Result<Command, SandboxError> {
-    let mut command = Command::new(tool("setpriv")?);
+    let root = rustix::process::geteuid().is_root();
+    let raise = root && rustix::process::getrlimit(Resource::Core).maximum == Some(0) && core_dumps_are_piped();
+    let mut command = Command::new(tool(if raise { "prlimit" } else { "setpriv" })?);
+    if raise {
+        // 0 is not what forbids these (`filter.rs`), and only root can raise it.
+        command.arg(format!("--core={CORE_BYTES}:{CORE_BYTES}")).arg(tool("setpriv")?);
+    }
     command.args(["--no-new-privs", "--pdeathsig", "KILL"]);
-    if rustix::process::geteuid().is_root() {
+    if root {
         command.arg(format!("--reuid={}", plan.owner.uid)).arg(format!("--regid={}", plan.owner.gid));
         command.args(["--clear-groups", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"]);
     }
@@ -127,6 +135,11 @@ fn command_line(plan: &Plan, kind: &Kind) -> Result<Command, SandboxError> {
         Kind::Namespaces => namespaces(&mut command, &tool("unshare")?, plan)?,
     }
     Ok(command)
+}
+
+/// Whether the host starts a program for each crash (core(5)); when that cannot be read, it may.
+pub fn core_dumps_are_piped() -> bool {
+    std::fs::read("/proc/sys/kernel/core_pattern").map_or(true, |pattern| pattern.starts_with(b"|"))
 }
 
 /// bwrap(1), version 0.8 or later (`--disable-userns`).

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, Stdio};
 
+use crate::sandbox::agent::CORE_BYTES;
+use crate::sandbox::launch::core_dumps_are_piped;
 use crate::sandbox::proof::{NAMESPACES, Outside, ProofCheck, namespaces_of};
 
 pub fn checks(outside: &Outside, own: &[i32]) -> Vec<ProofCheck> {
@@ -19,6 +21,7 @@ pub fn checks(outside: &Outside, own: &[i32]) -> Vec<ProofCheck> {
     checks.push(ProofCheck::new("no new privileges", privileges == "1", privileges));
     let filter = field("Seccomp");
     checks.push(ProofCheck::new("system call filter", filter == "2", format!("mode {filter}")));
+    checks.push(core_dumps());
     checks.extend(namespaces(outside));
     checks.push(no_further_user_namespace());
     checks.push(processes(outside));
@@ -40,6 +43,14 @@ fn capabilities(field: &dyn Fn(&str) -> String) -> ProofCheck {
     let passed = sets.iter().all(|(_, set)| !set.is_empty() && set.bytes().all(|digit| digit == b'0'));
     let detail: Vec<_> = sets.iter().map(|(name, set)| format!("{name} {set}")).collect();
     ProofCheck::new("no capabilities", passed, detail.join(", "))
+}
+
+/// Nothing is dumped to a file below a limit, but a program that the host starts for it is kept away by 1 byte only.
+fn core_dumps() -> ProofCheck {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Core).maximum;
+    let piped = core_dumps_are_piped();
+    let passed = limit == Some(CORE_BYTES) || limit == Some(0) && !piped;
+    ProofCheck::new("no core dumps", passed, format!("limit {limit:?}, dumped to a program of the host's: {piped}"))
 }
 
 fn namespaces(outside: &Outside) -> Vec<ProofCheck> {
