@@ -82,7 +82,7 @@ measure() {
   sync; if [ -w /proc/sys/vm/drop_caches ]; then echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true; fi
   /usr/bin/time -q -f '%e %U %S %M' -o "$dir/time" "$@" >"$dir/last.out" 2>"$dir/last.err" || code=$?
   # A run that says nothing did nothing: its time is no figure.
-  if [ "$who" = lifeboat ] && ! tail -1 "$dir/last.out" | jq -es '.[-1].outcome == "ok" or .[-1].outcome == "warnings"' >/dev/null 2>&1; then
+  if [ "$who" = lifeboat ] && ! jq -es '.[-1].outcome == "ok" or .[-1].outcome == "warnings"' "$dir/last.out" >/dev/null 2>&1; then
     [ "$code" != 0 ] || code=99
   fi
   read -r wall user system peak < <(tail -1 "$dir/time")
