@@ -14,6 +14,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::sync::mpsc;
 
 use super::owner::{FileOwner, HEAD_BYTES, Residue, Skip, owner_of};
+use super::relation::RelationFile;
 use crate::failure::{Failure, Kind};
 
 /// What a member is.
@@ -53,6 +54,19 @@ impl Member {
             _ => None,
         }
     }
+
+    /// What its name says, when it is a relation's file: in a database's folder or in `global`. Elsewhere the same
+    /// letters mean other things (`pg_xact/1000`).
+    #[must_use]
+    pub fn relation(&self) -> Option<RelationFile> {
+        let (folder, name) = self.path.rsplit_once('/')?;
+        let in_its_place = match self.owner {
+            FileOwner::Database(_) => folder.split('/').count() == 2 && !folder.starts_with("pg_"),
+            FileOwner::Cluster => folder == "global" && self.tablespace.is_none(),
+            FileOwner::Residue(_) | FileOwner::Skip(_) => false,
+        };
+        if in_its_place && self.kind == MemberKind::File { RelationFile::parse(name) } else { None }
+    }
 }
 
 fn tablespace_link(path: &str) -> Option<u32> {
@@ -74,20 +88,24 @@ pub enum WalkError<E> {
     Handler(E),
 }
 
-impl<E: Into<Failure> + std::error::Error + 'static> From<WalkError<E>> for Failure {
+impl<E: Into<Self> + std::error::Error + 'static> From<WalkError<E>> for Failure {
     fn from(error: WalkError<E>) -> Self {
         let cause = match &error {
             WalkError::Archive(source) => format!("the archive cannot be read: {source}"),
             WalkError::HostileName { .. } | WalkError::HostileKind { .. } => error.to_string(),
             WalkError::Handler(_) => String::new(),
         };
-        match error {
-            WalkError::Handler(error) => error.into(),
-            WalkError::Archive(_) => Self::new(Kind::Unreachable, "base backup", cause, "run the backup again"),
-            WalkError::HostileName { .. } | WalkError::HostileKind { .. } => {
-                Self::new(Kind::Refused, "base backup", cause, "check that the server is yours and not tampered with")
+        let (kind, next) = match error {
+            WalkError::Handler(error) => return error.into(),
+            WalkError::Archive(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+                (Kind::Unreachable, "run the backup again")
             }
-        }
+            WalkError::Archive(_) => (Kind::Integrity, "run the backup again; if it stays, check server and network"),
+            WalkError::HostileName { .. } | WalkError::HostileKind { .. } => {
+                (Kind::Refused, "check that the server is yours and not tampered with")
+            }
+        };
+        Self::new(kind, "base backup", cause, next)
     }
 }
 
@@ -321,6 +339,8 @@ mod tests {
         assert_eq!(owners, [db(5), db(5), db(16401), FileOwner::Cluster, foreign]);
         assert_eq!(all[1].1, [7; 9000]);
         assert_eq!(all[2].1, prepared);
+        let relations: Vec<_> = all.iter().map(|(member, _)| member.relation().is_some()).collect();
+        assert_eq!(relations, [false, true, false, false, false]);
         assert_eq!(all[3].0.tablespace_link(), Some(16400));
         assert_eq!(all[3].0.kind, MemberKind::Link { target: "/srv/space".to_owned() });
         assert_eq!(all[4].0.tablespace_link(), None);

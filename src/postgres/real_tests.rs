@@ -124,7 +124,7 @@ async fn a_base_backup_is_what_pg_basebackup_gets_and_every_member_has_its_owner
     // The same members as pg_basebackup gets, with the same content.
     let other = cluster.folder.path().join("other");
     run(as_nobody(format!("{BIN}/pg_basebackup"))
-        .args(["-Ft", "-X", "none", "-c", "fast", "--no-manifest", "-U", "postgres", "-D"])
+        .args(["-Ft", "-X", "none", "-c", "fast", "--no-manifest", "--no-sync", "-U", "postgres", "-D"])
         .arg(&other)
         .arg("-h")
         .arg(cluster.folder.path())
@@ -359,8 +359,7 @@ async fn a_bad_page_is_found_by_file_and_block_and_good_pages_are_not() {
     let mut checked = 0;
     let mut found = Vec::new();
     for (member, content) in &backup.members {
-        let name = member.path.rsplit('/').next().unwrap();
-        let Some(relation) = RelationFile::parse(name).filter(|_| !member.path.starts_with("pg_")) else { continue };
+        let Some(relation) = member.relation() else { continue };
         let mut check = PageCheck::new(relation, backup.started);
         content.chunks(32_768).for_each(|piece| check.update(piece));
         let PageReport { bad, trailing_bytes, .. } = check.finish();
@@ -462,8 +461,12 @@ fn run_arguments(arguments: &[std::ffi::OsString]) -> String {
 
 #[tokio::test]
 async fn a_recovered_server_stops_where_it_was_told_and_runs_nothing_captured() {
-    let source = Cluster::start("archive_mode=on\narchive_command='touch /tmp/must-not-run'", "");
+    let archived = folder();
+    let archived = archived.path().join("archived");
+    let archiving = format!("archive_mode=on\narchive_command='echo %f >> {}'", archived.display());
+    let source = Cluster::start(&archiving, "");
     source.psql("postgres", "CREATE DATABASE acme;;CREATE ROLE evil SUPERUSER LOGIN");
+    source.psql("postgres", "CREATE ROLE acme_user LOGIN PASSWORD 'acme''s own'");
     source.psql("postgres", "ALTER ROLE evil SET session_preload_libraries = 'nonexistent'");
     source.psql("acme", "CREATE TABLE t AS SELECT 1 AS n");
     let backup = back_up(&source.local()).await;
@@ -493,12 +496,9 @@ async fn a_recovered_server_stops_where_it_was_told_and_runs_nothing_captured() 
         shared_buffers: 16,
     };
     server::write_configuration(&data, &plan).unwrap();
-    // Only for this test: look at the new timeline by replication.
-    fs::write(
-        data.join("pg_hba.conf"),
-        "local replication all trust\nlocal all evil trust\nlocal all postgres trust\n",
-    )
-    .unwrap();
+    // Only for this test: look at the new timeline by replication, and at a role's own settings.
+    let hba = fs::read_to_string(data.join("pg_hba.conf")).unwrap();
+    fs::write(data.join("pg_hba.conf"), format!("local replication all trust\nlocal all evil trust\n{hba}")).unwrap();
     give_to_nobody(&data);
     let binaries = Binaries::find(15, &[], "").unwrap();
     let arguments = server::start_arguments(&binaries, &data, &plan).unwrap();
@@ -514,6 +514,12 @@ async fn a_recovered_server_stops_where_it_was_told_and_runs_nothing_captured() 
     assert!(said.ready && said.failures.is_empty(), "{said:?}");
     assert!(said.redo_done.unwrap() <= target && said.last_commit.is_some() && said.stopped.is_some(), "{said:?}");
     assert_eq!(said.new_timeline, Some(Timeline(2)));
+    let probe = Server { user: "acme_user".to_owned(), ..server.clone() };
+    assert!(sql::connect(&probe, "acme").await.is_err());
+    let probe = Server { password: Some(Zeroizing::new("acme's own".to_owned())), ..probe };
+    sql::connect(&probe, "acme").await.unwrap();
+    let archived = fs::read_to_string(archived).unwrap();
+    assert!(!archived.is_empty() && archived.lines().all(|name| name.starts_with("00000001")), "{archived}");
     // A role's own settings would load a library at login; ours outrank them.
     let evil = Server { user: "evil".to_owned(), ..server.clone() };
     assert!(sql::connect(&evil, "acme").await.is_err());

@@ -66,7 +66,10 @@ impl From<SqlError> for Failure {
                 Some("28P01") => (server.clone(), Kind::Failed, "check the password file and the role's password"),
                 Some("28000") => (server.clone(), Kind::Failed, "let the role in by pg_hba.conf"),
                 Some("3D000") => (server.clone(), Kind::Failed, "check the database's name"),
-                Some(_) | None => (server.clone(), Kind::Unreachable, "check that the server runs, then try again"),
+                None | Some("53300" | "57P01" | "57P02" | "57P03") => {
+                    (server.clone(), Kind::Unreachable, "check that the server runs, then try again")
+                }
+                Some(_) => (server.clone(), Kind::Failed, "see the server's message and its log"),
             },
             SqlError::Silent { server, .. } => {
                 (server.clone(), Kind::Unreachable, "check that the server runs, then try again")

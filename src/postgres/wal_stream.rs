@@ -59,6 +59,8 @@ pub struct WalStream {
     clock: Option<(i64, Instant)>,
     heard: Instant,
     asked: bool,
+    ask_after: Duration,
+    dead_after: Duration,
     ended: bool,
     /// What the server named at the end.
     following: Option<(Timeline, Lsn)>,
@@ -91,6 +93,8 @@ impl Replication {
             clock: None,
             heard,
             asked: false,
+            ask_after: ASK_AFTER,
+            dead_after: DEAD_AFTER,
             ended: false,
             following: None,
         };
@@ -117,7 +121,7 @@ impl WalStream {
         loop {
             // What a dropped call left half-sent goes first.
             self.wire().flush().await?;
-            let patience = if self.asked { DEAD_AFTER } else { ASK_AFTER };
+            let patience = if self.asked { self.dead_after } else { self.ask_after };
             let until = self.heard + patience;
             match tokio::time::timeout_at(until, self.wire().next()).await {
                 Err(_) if self.asked => return Err(self.silent()),
@@ -223,7 +227,7 @@ impl WalStream {
             match frame.tag {
                 b'D' => {
                     self.following =
-                        row(&frame.body).and_then(|row| Some((Timeline(column(&row, 0)?), column(&row, 1)?)))
+                        row(&frame.body).and_then(|row| Some((Timeline(column(&row, 0)?), column(&row, 1)?)));
                 }
                 b'T' | b'C' | b'c' | b'd' => {}
                 b'Z' => break,
@@ -259,7 +263,72 @@ fn parse(mut body: Bytes) -> Option<(WalEvent, i64)> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+
+    /// A stream that a played server has just begun; also the server's end of it.
+    async fn begun() -> (WalStream, tokio::io::DuplexStream) {
+        let (mine, mut theirs) = tokio::io::duplex(1 << 16);
+        theirs.write_all(b"W\0\0\0\x07\0\0\0").await.unwrap();
+        let wire = Wire::new(Box::new(mine), "there:5432".to_owned());
+        let replication = Replication { wire, server_version: "15.1".to_owned() };
+        let mut stream = replication.start_physical(None, Lsn(0x100), Timeline(1)).await.unwrap();
+        stream.ask_after = Duration::from_millis(20);
+        stream.dead_after = Duration::from_millis(80);
+        let asked = "START_REPLICATION PHYSICAL 0/100 TIMELINE 1";
+        let mut heard = vec![0; asked.len() + 6];
+        theirs.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard[5..5 + asked.len()], asked.as_bytes());
+        (stream, theirs)
+    }
+
+    fn data(at: u64, bytes: &[u8]) -> Vec<u8> {
+        let mut message = vec![b'd'];
+        message.extend_from_slice(&(4 + 25 + bytes.len() as u32).to_be_bytes());
+        message.push(b'w');
+        message.extend_from_slice(&at.to_be_bytes());
+        message.extend_from_slice(&[0; 16]);
+        message.extend_from_slice(bytes);
+        message
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_asked_for_a_sign_of_life_and_then_given_up() {
+        let (mut stream, mut theirs) = begun().await;
+        assert!(matches!(stream.next().await.unwrap_err().fault, Fault::Silent { .. }));
+        let mut heard = [0; 39];
+        theirs.read_exact(&mut heard).await.unwrap();
+        assert_eq!((heard[0], heard[5], heard[38]), (b'd', b'r', 1));
+        assert_eq!(heard[6..14], 0x100_u64.to_be_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_gap_or_a_repetition_in_the_wal_is_an_error() {
+        for at in [0x100, 0x102, 0x104] {
+            let (mut stream, mut theirs) = begun().await;
+            theirs.write_all(&data(0x100, b"abc")).await.unwrap();
+            theirs.write_all(&data(at, b"abc")).await.unwrap();
+            stream.next().await.unwrap();
+            assert!(matches!(stream.next().await.unwrap_err().fault, Fault::Protocol(_)), "{at:x}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dropped_wait_loses_no_bytes() {
+        let (mut stream, mut theirs) = begun().await;
+        stream.ask_after = Duration::from_secs(60);
+        let whole = data(0x100, b"abc");
+        for byte in &whole {
+            theirs.write_all(&[*byte]).await.unwrap();
+            if let Ok(event) = tokio::time::timeout(Duration::from_millis(1), stream.next()).await {
+                assert!(matches!(event.unwrap(), WalEvent::XLogData { bytes, .. } if &bytes[..] == b"abc"));
+                return;
+            }
+        }
+        let event = stream.next().await.unwrap();
+        assert!(matches!(event, WalEvent::XLogData { bytes, .. } if &bytes[..] == b"abc"));
+    }
 
     #[test]
     fn the_servers_clock_begins_in_the_year_2000() {

@@ -247,7 +247,10 @@ impl Wire {
             if let Some(frame) = self.take_frame()? {
                 return Ok(frame);
             }
-            self.inbox.reserve(READ_BYTES);
+            // A new buffer only when this one is nearly used up: frames still held keep the old one alive.
+            if self.inbox.capacity() - self.inbox.len() < READ_BYTES / 8 {
+                self.inbox.reserve(READ_BYTES);
+            }
             match self.stream.read_buf(&mut self.inbox).await {
                 Ok(0) => return Err(self.fault(Fault::Closed)),
                 Ok(_) => {}
