@@ -35,7 +35,6 @@ fn scramble(record: &mut [u8], db: DbOid, noise: &mut Noise) {
     let version = Version::of_major(15).unwrap();
     let header = record::Header::read(record).unwrap();
     let mut of_db = Vec::new();
-    let mut data_from = 0;
     let parsed = owner::blocks(record, version, |oid| {
         of_db.push(oid == db);
         Owner::Tenant(oid.0)
@@ -44,11 +43,9 @@ fn scramble(record: &mut [u8], db: DbOid, noise: &mut Noise) {
     let main = parsed.main_at.clone();
     if parsed.blocks.is_some() {
         if of_db.iter().all(|of_db| *of_db) {
-            // the longest tail that leaves the fragment headers alone
-            data_from = fragment_headers_end(record, version);
+            let data_from = fragment_headers_end(record, version);
             noise.fill(&mut record[data_from..]);
         }
-        let _ = data_from;
         return;
     }
     let u32_at = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -65,14 +62,20 @@ fn scramble(record: &mut [u8], db: DbOid, noise: &mut Noise) {
                 noise.fill_nonzero(&mut entry[8..]);
             }
         }
-        Some(Content::TransactionInvalidations) => invalidations(bytes, 0, db, noise),
-        Some(Content::StandbyInvalidations) => invalidations(bytes, 12, db, noise),
+        Some(Content::TransactionInvalidations) => invalidations(bytes, false, db, noise),
+        Some(Content::StandbyInvalidations) => {
+            let session = u32_at(bytes, 0) == db.0;
+            if session {
+                noise.fill(&mut bytes[9..12]);
+            }
+            invalidations(&mut bytes[12..], session, db, noise);
+        }
         Some(content @ (Content::Commit | Content::Abort)) => transaction(bytes, header.info, content, db, noise),
         _ => {}
     }
 }
 
-/// Where the block data begins: the shortest prefix that still parses the same is found by its own rules.
+/// Where the block data begins.
 fn fragment_headers_end(record: &[u8], version: &Version) -> usize {
     let mut at = 24;
     let u16_at = |at: usize| usize::from(u16::from_le_bytes(record[at..at + 2].try_into().unwrap()));
@@ -101,11 +104,18 @@ fn fragment_headers_end(record: &[u8], version: &Version) -> usize {
     }
 }
 
-fn invalidations(bytes: &mut [u8], list_at: usize, db: DbOid, noise: &mut Noise) {
-    for entry in bytes[list_at + 4..].chunks_exact_mut(16) {
-        let at = if entry[0] as i8 == -3 { 8 } else { 4 };
+/// The entries of `db`, and the stack garbage between the fields of all, when the session is in `db`.
+fn invalidations(list: &mut [u8], session: bool, db: DbOid, noise: &mut Noise) {
+    let count = u32::from_le_bytes(list[..4].try_into().unwrap()) as usize;
+    for entry in list[4..4 + count * 16].chunks_exact_mut(16) {
+        let of_smgr = entry[0] as i8 == -3;
+        let at = if of_smgr { 8 } else { 4 };
         if entry[at..at + 4] == db.0.to_le_bytes() {
             noise.fill(&mut entry[at + 4..]);
+        }
+        if session && !of_smgr {
+            noise.fill(&mut entry[1..4]);
+            noise.fill(&mut entry[12..16]);
         }
     }
 }
@@ -127,6 +137,11 @@ fn transaction(bytes: &mut [u8], info: u8, content: Content, db: DbOid, noise: &
             continue;
         }
         let count = u32_at(bytes, at) as usize;
+        if bit == 3 {
+            invalidations(&mut bytes[at..], session == Some(db.0), db, noise);
+            at += 4 + count * size;
+            continue;
+        }
         for entry in bytes[at + 4..at + 4 + count * size].chunks_exact_mut(size) {
             let has_object = bit != 8 || entry[8..].iter().any(|byte| *byte != 0);
             if entry[4..8] == db.0.to_le_bytes() && has_object {
@@ -265,9 +280,8 @@ proptest! {
         let mut damaged = wal.clone();
         damaged[at] ^= 1 << bit;
         let mut splitter = Splitter::new(*start, owners.clone()).unwrap();
-        match splitter.feed(start.at, &damaged) {
-            Err(_) => return Ok(()), // a page header of another version or timeline
-            Ok(()) => {}
+        if splitter.feed(start.at, &damaged).is_err() {
+            return Ok(()); // a page header of another version or timeline
         }
         let complete_to = splitter.complete_to();
         let (split, tail) = splitter.finish();
