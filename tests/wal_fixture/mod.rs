@@ -90,6 +90,16 @@ impl Fixture {
         Known { bound, next: 100, events: Vec::new() }
     }
 
+    /// Behind the last byte.
+    pub fn end(&self) -> Lsn {
+        self.facts.from.plus(self.wal.len() as u64)
+    }
+
+    pub fn between(&self, from: Lsn, to: Lsn) -> &[u8] {
+        let offset = |lsn: Lsn| lsn.since(self.facts.from) as usize;
+        &self.wal[offset(from)..offset(to)]
+    }
+
     /// The whole run as one stretch.
     pub fn split(&self) -> Split {
         split_whole(self.start(), self.owners(), &self.wal)

@@ -57,12 +57,10 @@ fn segments(server: &Server) -> (Lsn, Vec<u8>) {
     names.retain(|path| path.file_name().unwrap().len() == 24);
     names.sort();
     let first = names[0].file_name().unwrap().to_str().unwrap().to_owned();
-    let number = |name: &str| {
-        u64::from_str_radix(&name[8..16], 16).unwrap() << 32
-            | u64::from_str_radix(&name[16..], 16).unwrap() * u64::from(SEGMENT_BYTES)
-    };
+    let half = |digits: &str| u64::from_str_radix(digits, 16).unwrap();
+    let from = (half(&first[8..16]) << 32) + half(&first[16..]) * u64::from(SEGMENT_BYTES);
     let wal = names.iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
-    (Lsn(number(&first)), wal)
+    (Lsn(from), wal)
 }
 
 /// Random, incompressible, and readable in a dump.

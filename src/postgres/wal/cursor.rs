@@ -75,6 +75,9 @@ pub fn step(
     previous: Previous,
     scratch: &mut Vec<u8>,
 ) -> Result<Step, WalError> {
+    if !geometry.is_boundary(position) {
+        return Err(WalError::Misaligned { at: position });
+    }
     let place = match locate(geometry, window, position)? {
         Step::Record(place) => place,
         other => return Ok(other),

@@ -50,7 +50,7 @@ fn reseal(wal: &mut [u8], from: Lsn, at: Lsn) -> Option<()> {
     let mut crc_offsets = [0; HEADER_BYTES - CRC_AT];
     let mut offset = first;
     while record.len() < total {
-        let in_page = (from.0 + offset as u64) % PAGE_BYTES;
+        let in_page = from.plus(offset as u64).0 % PAGE_BYTES;
         if in_page == 0 {
             let long = u16_at(wal, offset + 2)? & LONG != 0;
             offset += (if long { LONG_HEADER_BYTES } else { SHORT_HEADER_BYTES }) as usize;

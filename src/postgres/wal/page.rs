@@ -62,6 +62,14 @@ impl Geometry {
         Err(WalError::SegmentBytes { bytes })
     }
 
+    /// Whether a record could begin or end at `at`; beyond the middle of all positions none can (and adding to
+    /// such a position could overflow).
+    #[must_use]
+    pub fn is_boundary(&self, at: Lsn) -> bool {
+        let in_page = at.0 % PAGE_BYTES;
+        at.0.is_multiple_of(8) && at.0 < 1 << 63 && (in_page == 0 || in_page >= self.header_bytes(page_of(at)))
+    }
+
     /// How long the header of the page at `page` is.
     #[must_use]
     pub fn header_bytes(&self, page: Lsn) -> u64 {

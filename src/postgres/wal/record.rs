@@ -25,13 +25,13 @@ const ID_TOP_LEVEL: u8 = 252;
 const LAST_BLOCK_ID: u8 = 32;
 
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_le_bytes)
+    bytes.get(at..)?.first_chunk().copied().map(u16::from_le_bytes)
 }
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes)
 }
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes)
+    bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes)
 }
 
 /// A record's header, without the CRC.

@@ -47,6 +47,9 @@ impl SegmentWriter {
     /// A gap or an overlap, or a file that cannot be written.
     pub fn lay(&mut self, at: Lsn, bytes: &[u8]) -> Result<(), WalError> {
         if self.first.is_none() {
+            if !self.geometry.is_boundary(at) {
+                return Err(WalError::Misaligned { at });
+            }
             self.first = Some(at);
             self.next = at;
             self.lead_in(at)?;

@@ -132,9 +132,8 @@ impl<O: Owners> Splitter<O> {
             system_id: start.system_id,
         };
         geometry.check_sizes()?;
-        let in_page = start.at.0 % PAGE_BYTES;
-        let in_header = in_page != 0 && in_page < geometry.header_bytes(super::page::page_of(start.at));
-        if start.record_aligned && (!start.at.0.is_multiple_of(8) || in_header) {
+        let at = if start.record_aligned { start.at } else { super::page::page_of(start.at) };
+        if !geometry.is_boundary(at) {
             return Err(WalError::Misaligned { at: start.at });
         }
         Ok(Self {

@@ -247,3 +247,105 @@ pub fn transaction_invalidations(main: &[u8], who: impl FnMut(DbOid) -> Owner) -
     let kept = copier.invalidations()?;
     copier.finish(main, kept)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const A: u32 = 16_384;
+    const B: u32 = 16_385;
+
+    fn who(db: DbOid) -> Owner {
+        if db.0 < A { Owner::Cluster } else { Owner::Tenant(db.0 - A) }
+    }
+
+    fn words(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    fn commit(main: &[u8]) -> Stub {
+        transaction(main, HAS_INFO, true, Version::of_major(15).unwrap(), who).unwrap()
+    }
+
+    /// Everything a commit can carry, by a session in `session`.
+    fn full(session: u32, relation_of: u32) -> Vec<u8> {
+        let mut main = vec![1; 8];
+        main.extend(words(&[0b1_1011_1111, session, 1663]));
+        main.extend(words(&[2, 901, 902])); // subtransactions
+        main.extend(words(&[2, 1663, relation_of, 77, 1664, 0, 78])); // relations
+        main.extend(words(&[2, 1, B, 0, 2, relation_of, 79])); // statistics
+        main.extend(words(&[2, 0x00CC_CC07, relation_of, 0xDEAD, 0xCCCC, 0x00CC_CC08, 0, 0xBEEF, 0xCCCC])); // invalidations
+        main.extend(words(&[903]));
+        main.extend(b"a secret name\0");
+        main.extend([5; 16]);
+        main
+    }
+
+    #[test]
+    fn a_commit_keeps_what_replay_of_everybody_needs_and_nothing_else() {
+        let main = full(A, A);
+        let stub = commit(&main);
+        let mut expected = vec![1; 8];
+        expected.extend(words(&[0b1_0011_1111, A, 1663, 2, 901, 902]));
+        expected.extend(words(&[1, 1664, 0, 78]));
+        expected.extend(words(&[1, 1, B, 0]));
+        expected.extend(words(&[1, 0x08, 0, 0xBEEF, 0]));
+        expected.extend(words(&[903]));
+        expected.extend([5; 16]);
+        expected.resize(main.len(), 0);
+        assert_eq!(stub.main, expected);
+        assert_eq!(stub.tenants, BTreeSet::from([0]));
+        // what is left parses again, and loses nothing more
+        let tail = stub.main.len() - (8 + 4 + 8 + 12 + 16 + 16 + 20 + 4 + 16);
+        assert_eq!(commit(&stub.main[..stub.main.len() - tail]).main, &stub.main[..stub.main.len() - tail]);
+    }
+
+    #[test]
+    fn a_commit_of_a_shared_database_keeps_its_own_name_and_padding() {
+        let main = full(5, 5);
+        assert_eq!(commit(&main).main, main);
+    }
+
+    #[test]
+    fn entries_of_a_tenant_in_a_shared_session_are_that_tenants() {
+        let stub = commit(&full(5, B));
+        assert_eq!(stub.tenants, BTreeSet::from([1]));
+    }
+
+    #[test]
+    fn entries_of_two_tenants_are_both_named() {
+        assert_eq!(commit(&full(A, B)).tenants, BTreeSet::from([0, 1]));
+    }
+
+    #[test]
+    fn a_commit_that_is_cut_or_too_long_is_malformed() {
+        let main = full(A, A);
+        let version = Version::of_major(15).unwrap();
+        for cut in 0..main.len() {
+            assert_eq!(transaction(&main[..cut], HAS_INFO, true, version, who), Err(Malformed), "{cut}");
+        }
+        let long = [&main[..], &[0]].concat();
+        assert_eq!(transaction(&long, HAS_INFO, true, version, who), Err(Malformed));
+    }
+
+    #[test]
+    fn a_count_that_promises_more_than_there_is_is_malformed() {
+        let mut main = vec![1; 8];
+        main.extend(words(&[HAS_SUBTRANSACTIONS, u32::MAX]));
+        let version = Version::of_major(15).unwrap();
+        assert_eq!(transaction(&main, HAS_INFO, true, version, who), Err(Malformed));
+        assert_eq!(transaction_invalidations(&words(&[u32::MAX, 1]), who), Err(Malformed));
+    }
+
+    #[test]
+    fn invalidations_of_shared_catalogs_stay_without_their_padding() {
+        let mut main = words(&[A, 1663]);
+        main.extend([1, 9, 9, 9]);
+        main.extend(words(&[2, 0x00CC_CC07, A, 1, 2, 0x00CC_CCFE, 0, 1262, 0xCCCC]));
+        let stub = standby_invalidations(&main, who).unwrap();
+        let mut expected = words(&[A, 1663, 1, 1, 0xFE, 0, 1262, 0]);
+        expected.resize(main.len(), 0);
+        assert_eq!((stub.main, stub.kept), (expected, 1));
+    }
+}
