@@ -63,3 +63,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     line
 }
+
+/// A task that panicked: a defect of lifeboat's own, told as such.
+#[must_use]
+pub fn panicked(error: tokio::task::JoinError) -> Failure {
+    Failure::new(
+        Kind::Failed,
+        "lifeboat",
+        format!("a worker stopped unexpectedly: {error}"),
+        "run the command again; report it with the log if it happens twice",
+    )
+}

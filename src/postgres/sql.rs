@@ -172,6 +172,35 @@ fn texts(row: &PgRow) -> Result<Vec<Option<String>>, sqlx::Error> {
         .collect()
 }
 
+/// Runs a statement made of constants and quoted names; its rows are thrown away.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn execute(connection: &mut PgConnection, what: &str, statement: &str) -> Result<(), SqlError> {
+    let failed = |source| SqlError::Query { what: what.to_owned(), source };
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(|_| ()).map_err(failed)
+}
+
+/// The first column of the first row.
+///
+/// # Errors
+/// When the query fails or answers nothing.
+pub async fn value(connection: &mut PgConnection, what: &str, query: &str) -> Result<String, SqlError> {
+    let rows = text_rows(connection, what, query).await?;
+    let value = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
+    value.ok_or_else(|| SqlError::Answer { what: what.to_owned(), wanted: "value" })
+}
+
+/// The server's clock.
+///
+/// # Errors
+/// When the query fails or the answer is no time.
+pub async fn clock(connection: &mut PgConnection) -> Result<jiff::Timestamp, SqlError> {
+    let query = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    let text = value(connection, "the server's clock", query).await?;
+    text.parse().map_err(|_| SqlError::Answer { what: "the server's clock".to_owned(), wanted: "time" })
+}
+
 /// A name as SQL reads it, whatever is in it: `"a""b"`.
 #[must_use]
 pub fn quoted_name(name: &str) -> String {

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Sha256;
-use zeroize::{Zeroize as _, ZeroizeOnDrop};
+use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 use crate::ids::IdError;
 
@@ -35,12 +35,26 @@ impl ChunkKey {
     #[must_use]
     pub fn id(&self, content: &[u8]) -> ChunkId {
         // A fixed 64-byte key is what HMAC pads ours to; this constructor cannot fail.
-        let mut padded = [0; 64];
-        padded[..32].copy_from_slice(&self.0);
-        let mut mac = Hmac::<Sha256>::new(&padded.into());
-        padded.zeroize();
+        let mut mac = self.mac();
         mac.update(content);
         ChunkId(mac.finalize().into_bytes().into())
+    }
+
+    /// A key for another purpose, which says nothing about this one.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let mut mac = self.mac();
+        mac.update(b"lifeboat derived key: ");
+        mac.update(purpose.as_bytes());
+        Zeroizing::new(mac.finalize().into_bytes().into())
+    }
+
+    fn mac(&self) -> Hmac<Sha256> {
+        let mut padded = [0; 64];
+        padded[..32].copy_from_slice(&self.0);
+        let mac = Hmac::<Sha256>::new(&padded.into());
+        padded.zeroize();
+        mac
     }
 }
 

@@ -12,7 +12,7 @@ use super::error::RepoError;
 use super::extract::{self, Extracted, Plan};
 use super::fetch::{self, REQUESTS};
 use super::identities::Identities;
-use super::name::{PointName, SetName, StretchName};
+use super::name::{Name, PointName, SetName, StretchName};
 use super::seal;
 use super::set::{FileEntry, SetBody};
 use super::sign::Signers;
@@ -72,6 +72,30 @@ impl Reader {
         let mut listing = self.list(&StretchName::prefix(system_id, history)).await?;
         listing.good.sort_by_key(|e| e.wal.as_ref().map(|wal| (wal.history.clone(), wal.from, wal.to)));
         Ok(listing)
+    }
+
+    /// The envelope of a history whose WAL reaches farthest; `None` when there is none.
+    ///
+    /// Decided by the names, so that one envelope is read and not all of them.
+    ///
+    /// # Errors
+    /// The store's; an envelope that may not be believed is passed over.
+    pub async fn newest_wal(&self, system_id: SystemId, history: &str) -> Result<Option<Verified>, RepoError> {
+        let candidates = fetch::candidates(&*self.store, &StretchName::prefix(system_id, Some(history))).await?;
+        let reach = |name: &str| match name.parse() {
+            Ok(Name::Stretch(stretch, _)) => Some((stretch.to, stretch.from)),
+            _ => None,
+        };
+        let mut named: Vec<_> = candidates.into_iter().filter_map(|(name, c)| Some((reach(&name)?, name, c))).collect();
+        named.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
+        for (_, name, candidates) in named {
+            match fetch::envelope(&*self.store, &self.signers, &name, &candidates).await {
+                Ok(envelope) => return Ok(Some(envelope)),
+                Err(RepoError::Store(error)) => return Err(error.into()),
+                Err(error) => tracing::warn!(name, error = crate::failure::chain(&error), "not believed"),
+            }
+        }
+        Ok(None)
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, RepoError> {

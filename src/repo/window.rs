@@ -51,7 +51,8 @@ pub struct Chain {
 pub fn chain(envelopes: &[Verified]) -> Chain {
     let mut histories: BTreeMap<(crate::ids::SystemId, &str), Vec<Piece<'_>>> = BTreeMap::new();
     for (index, envelope) in envelopes.iter().enumerate() {
-        if let Some(wal) = &envelope.wal {
+        // What has no length says only that the server was quiet: it neither joins nor parts anything.
+        if let Some(wal) = envelope.wal.as_ref().filter(|wal| wal.from < wal.to) {
             let piece = Piece { index, envelope, wal };
             histories.entry((wal.system_id, &wal.history)).or_default().push(piece);
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use zeroize::Zeroizing;
 
 use super::chunk_map::ChunkMap;
 use super::envelope::{Envelope, EnvelopeKind, FORMAT, ObjectRef, Previous, Verified};
@@ -130,6 +131,14 @@ impl Writer {
         };
         let name = SetName { scope: new.scope.clone(), source: new.source.clone(), stamp: Stamp::new(now)? };
         SetWriter::new(Arc::clone(&self.0), new, name, now, map)
+    }
+
+    /// A key for `purpose` that whoever opens the scope's sets can derive too, and nobody else.
+    ///
+    /// # Errors
+    /// `Key` when the bundle does not know the scope.
+    pub fn derived_key(&self, scope: &Scope, purpose: &str) -> Result<Zeroizing<[u8; 32]>, RepoError> {
+        Ok(self.0.bundle.keys(scope)?.chunk_key.derive(purpose))
     }
 
     /// Writes a recovery point.

@@ -1,0 +1,352 @@
+//! `restore`: one tenant (or a cluster) as it was at a moment, beside what is there now.
+//!
+//! ```text
+//! choose -> open -> assemble -> recover (sandbox) -> files -> tidy -> hand over | load
+//! envelopes  keys   objects     the server runs      filestore  others go   a folder | a running cluster
+//! ```
+//!
+//! Everything is fetched and checked before anything is started; everything is recovered in a sandbox; nothing that exists is
+//! overwritten; what was reached is compared with what was asked. A restore that fails leaves nothing behind.
+
+pub mod assemble;
+pub mod choose;
+pub mod clean;
+pub mod collation;
+pub mod deliver;
+pub mod door;
+pub mod files;
+pub mod load;
+pub mod plan;
+pub mod recover;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::clock::Clock;
+use crate::config::{Config, When};
+use crate::failure::{Failure, Kind};
+use crate::filestore::rows;
+use crate::ids::{DbOid, Lsn, Scope, Timeline};
+use crate::postgres::binaries::Binaries;
+use crate::postgres::sql;
+use crate::repo::reader::Reader;
+use crate::sandbox::Owner;
+use crate::watch::Watch;
+
+use assemble::{Opened, Read, disk};
+use choose::{Chosen, Subject};
+use deliver::Delivered;
+use files::FilesRestored;
+use recover::Recovered;
+
+/// What every restore works with.
+pub struct Restore<'a> {
+    pub config: &'a Config,
+    pub reader: Reader,
+    pub clock: Clock,
+    pub watch: Arc<dyn Watch>,
+}
+
+/// What was reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reached {
+    pub lsn: Lsn,
+    pub last_commit_time: Option<Timestamp>,
+    pub timeline: Timeline,
+}
+
+/// What a restore did: `restore.json`, and `restore --json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Restored {
+    pub tenant: String,
+    /// What was asked, as it was understood.
+    pub asked: String,
+    /// The LSN that this meant.
+    pub target: Lsn,
+    pub reached: Reached,
+    pub met: bool,
+    pub scopes_opened: BTreeSet<Scope>,
+    pub objects_read: u64,
+    pub bytes_read: u64,
+    pub databases: Vec<String>,
+    pub filestore: FilesRestored,
+    #[serde(flatten)]
+    pub delivered: Delivered,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<load::Loaded>,
+    pub server_version: u32,
+    pub seconds: f64,
+}
+
+impl Restored {
+    /// The failure that a restore with this outcome ends with, if any.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        if !self.filestore.complete() {
+            let files = &self.filestore;
+            return Some(Failure::new(
+                Kind::NotReached,
+                format!("filestore of {}", self.tenant),
+                format!("{} file(s) missing, {} wrong, of {}", files.missing, files.mismatched, files.referenced),
+                "the database is restored; look for the files in a later point or the second copy",
+            ));
+        }
+        (!self.met).then(|| {
+            Failure::new(
+                Kind::NotReached,
+                self.tenant.clone(),
+                format!("asked for {}, reached {}", self.asked, self.reached.lsn),
+                "restore from another point, or from the second copy",
+            )
+        })
+    }
+}
+
+/// A recovered cluster, its server running in the sandbox, nothing handed over yet.
+pub struct Brought {
+    pub recovered: Recovered,
+    pub chosen: Chosen,
+    pub opened: Opened,
+    pub read: Read,
+    pub databases: Vec<RecoveredDatabase>,
+    began: Instant,
+}
+
+/// A database of the tenant in the recovered cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredDatabase {
+    pub oid: DbOid,
+    pub name: String,
+}
+
+impl Restore<'_> {
+    /// Brings `subject` up in a sandbox around `dir`, which must be new and private.
+    ///
+    /// # Errors
+    /// Of choosing, of a damaged object (before anything is started), of recovery.
+    pub async fn bring(
+        &self,
+        subject: Subject,
+        asked: When,
+        dir: &Path,
+        read_only: Vec<PathBuf>,
+    ) -> Result<Brought, Failure> {
+        let began = Instant::now();
+        self.watch.stage("reading what there is", None);
+        let chosen = choose::choose(self.config, &self.reader, subject, asked).await?;
+        let opened = assemble::open(&self.reader, &chosen).await?;
+        let binaries = self.binaries(&chosen.facts.cluster, opened.facts.server_version / 10_000)?;
+        plan::refuse_without_room(&chosen, &opened, dir)?;
+        let (assembled, read) = assemble::assemble(&self.reader, &chosen, &opened, dir, &*self.watch).await?;
+        let recovered = recover::recover(assembled, &self.config.sandbox, binaries, read_only, &*self.watch).await?;
+        let databases = find_databases(&recovered, &chosen).await?;
+        Ok(Brought { recovered, chosen, opened, read, databases, began })
+    }
+
+    /// The server's programs for `major`.
+    ///
+    /// # Errors
+    /// When they are not installed: with the package's name.
+    pub fn binaries(&self, cluster: &str, major: u32) -> Result<Binaries, Failure> {
+        let configured: Vec<PathBuf> =
+            self.config.clusters.get(cluster).and_then(|c| c.bin.clone()).into_iter().collect();
+        #[allow(clippy::disallowed_methods)]
+        let path = std::env::var("PATH").unwrap_or_default();
+        Ok(Binaries::find(major, &configured, &path)?)
+    }
+
+    /// Restores into `to`: `pgdata/`, `filestore/<database>/`, `captured/`, `restore.json`.
+    ///
+    /// Guarantees: on an error `to` is as it was.
+    /// Errors: `Refused` when `to` is not empty; else as [`Restore::bring`].
+    pub async fn to_folder(&self, subject: Subject, asked: When, to: &Path) -> Result<Restored, Failure> {
+        let work = Work::begin(to)?;
+        let brought = self.bring(subject, asked, &work.dir, Vec::new()).await?;
+        let restored = self.finish_folder(brought, &work).await?;
+        work.done()?;
+        Ok(restored)
+    }
+
+    async fn finish_folder(&self, brought: Brought, work: &Work) -> Result<Restored, Failure> {
+        let mut restored = brought.outcome(self);
+        for database in &brought.databases {
+            let target = work.to.join("filestore").join(&database.name);
+            let (files, read) = self.fetch_files(&brought, database, &target).await?;
+            restored.count(&files, read);
+        }
+        let wanted = brought.wanted();
+        restored.delivered = deliver::tidy(&brought.recovered, wanted.as_ref(), &*self.watch).await?;
+        let owner = final_owner()?;
+        deliver::hand_over(brought.recovered, &work.to.join("pgdata"), owner).await?;
+        let captured = work.dir.join("captured");
+        if captured.exists() {
+            std::fs::rename(&captured, work.to.join("captured")).map_err(|error| disk(&captured, &error))?;
+        }
+        restored.scopes_opened = self.reader.identities.opened();
+        restored.seconds = brought.began.elapsed().as_secs_f64();
+        let report = work.to.join("restore.json");
+        let text = serde_json::to_vec_pretty(&crate::backup::to_value(&restored)?).unwrap_or_default();
+        std::fs::write(&report, text).map_err(|error| disk(&report, &error))?;
+        Ok(restored)
+    }
+
+    /// Fetches the filestore of one recovered database into `target`, by its own rows.
+    ///
+    /// # Errors
+    /// As [`files::fetch`]. A database that is not Odoo's has no files, which is no error.
+    pub async fn fetch_files(
+        &self,
+        brought: &Brought,
+        database: &RecoveredDatabase,
+        target: &Path,
+    ) -> Result<(FilesRestored, Read), Failure> {
+        if database.name.contains('/') || database.name.starts_with('.') {
+            let next = "rename the database at the source; restore its files by hand";
+            return Err(Failure::new(Kind::Refused, &*database.name, "is no name for a folder", next));
+        }
+        let mut connection = brought.recovered.connect(&database.name).await?;
+        let found =
+            sql::text_rows(&mut connection, "attachments", "SELECT to_regclass('public.ir_attachment')::text").await?;
+        if found.into_iter().flatten().flatten().next().is_none() {
+            return Ok((FilesRestored::default(), Read::default()));
+        }
+        let referenced = rows::referenced(&mut connection).await?;
+        files::fetch(&self.reader, &brought.chosen.scopes, &database.name, &referenced, target, &*self.watch).await
+    }
+}
+
+impl Brought {
+    /// The databases that stay; `None` when all do.
+    #[must_use]
+    pub fn wanted(&self) -> Option<BTreeSet<DbOid>> {
+        matches!(self.chosen.subject, Subject::Tenant(_)).then(|| self.chosen.databases.clone())
+    }
+
+    /// What this restore is so far: what was asked, and what recovery reached.
+    #[must_use]
+    pub fn outcome(&self, restore: &Restore<'_>) -> Restored {
+        let assembled = &self.recovered.assembled;
+        let tenant = match &self.chosen.subject {
+            Subject::Tenant(id) => id.clone(),
+            Subject::Cluster(name) => format!("cluster {name}"),
+        };
+        Restored {
+            tenant,
+            asked: self.chosen.asked.understood(&restore.config.estate.timezone),
+            target: self.chosen.lsn,
+            reached: Reached {
+                lsn: assembled.end,
+                last_commit_time: assembled.last_commit,
+                timeline: assembled.timeline,
+            },
+            // Recovery was refused unless it replayed exactly the last record before the target.
+            met: assembled.end <= self.chosen.lsn,
+            scopes_opened: restore.reader.identities.opened(),
+            objects_read: self.read.objects,
+            bytes_read: self.read.bytes,
+            databases: self.databases.iter().map(|database| database.name.clone()).collect(),
+            filestore: FilesRestored::default(),
+            delivered: Delivered::default(),
+            loaded: None,
+            server_version: self.opened.facts.server_version,
+            seconds: self.began.elapsed().as_secs_f64(),
+        }
+    }
+}
+
+impl Restored {
+    pub fn count(&mut self, files: &FilesRestored, read: Read) {
+        self.filestore.add(files);
+        self.objects_read += read.objects;
+        self.bytes_read += read.bytes;
+    }
+}
+
+/// The wanted databases as the recovered cluster names them.
+async fn find_databases(recovered: &Recovered, chosen: &Chosen) -> Result<Vec<RecoveredDatabase>, Failure> {
+    let mut connection = recovered.connect("postgres").await?;
+    let listed = crate::stream::receive::list_databases(&mut connection).await?;
+    let ours = listed.into_iter().filter(|database| chosen.databases.contains(&database.oid));
+    let databases: Vec<RecoveredDatabase> =
+        ours.map(|database| RecoveredDatabase { oid: database.oid, name: database.name }).collect();
+    if databases.is_empty() {
+        let object = match &chosen.subject {
+            Subject::Tenant(id) => format!("tenant {id}"),
+            Subject::Cluster(name) => format!("cluster {name}"),
+        };
+        let cause = format!("had no database at {}", chosen.lsn);
+        return Err(Failure::new(
+            Kind::Usage,
+            object,
+            cause,
+            "choose a moment at which it had one (`lifeboat points`)",
+        ));
+    }
+    Ok(databases)
+}
+
+/// Who gets a restored data directory when root restores: the server's own user, where there is one.
+fn final_owner() -> Result<Option<Owner>, Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    Ok(Owner::of("postgres").or_else(|_| Owner::of("nobody")).map(Some)?)
+}
+
+/// The folder a restore goes to, and the private one in it that the sandbox gets.
+struct Work {
+    to: PathBuf,
+    dir: PathBuf,
+    made: bool,
+    kept: bool,
+}
+
+impl Work {
+    /// Refuses a folder with anything in it.
+    fn begin(to: &Path) -> Result<Self, Failure> {
+        let made = match std::fs::read_dir(to) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    let next = "choose a new or empty folder; nothing is ever overwritten";
+                    return Err(Failure::new(Kind::Refused, to.display().to_string(), "is not empty", next));
+                }
+                false
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(to).map_err(|error| disk(to, &error))?;
+                true
+            }
+            Err(error) => return Err(disk(to, &error)),
+        };
+        let to = to.canonicalize().map_err(|error| disk(to, &error))?;
+        let work = Self { dir: to.join("work"), to, made, kept: false };
+        std::fs::create_dir(&work.dir).map_err(|error| disk(&work.dir, &error))?;
+        Ok(work)
+    }
+
+    fn done(mut self) -> Result<(), Failure> {
+        self.kept = true;
+        std::fs::remove_dir_all(&self.dir).map_err(|error| disk(&self.dir, &error))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        // Nothing half-written stays; what cannot be removed is said by the error that brought us here.
+        for name in ["work", "pgdata", "filestore", "captured", "restore.json"] {
+            let path = self.to.join(name);
+            let _gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        }
+        if self.made {
+            let _gone = std::fs::remove_dir(&self.to);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `stream`: WAL into the store as it is written, split by scope, acknowledged only when durable.
+//!
+//! ```text
+//! server --START_REPLICATION--> splitter --parts--> committer --tail/stretch--> store
+//!    ^------------------------- flushed = durable -------------------------------'
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | [`preflight`] | is this server set up so that nothing can be lost |
+//! | [`resume`] | where the store's WAL ends: where to go on |
+//! | [`bindings`] | which scope a database belongs to, from which LSN on |
+//! | [`cut`] | when a tail or a stretch is due (pure) |
+//! | [`gather`] | what waits between two cuts |
+//! | [`commit`] | seals and stores, in order, one at a time |
+//! | [`receive`] | the loop that ties them |
+//! | [`files`] | new filestore files, shipped along |
+
+pub mod bindings;
+pub mod commit;
+pub mod cut;
+pub mod files;
+pub mod gather;
+pub mod preflight;
+pub mod receive;
+pub mod resume;

@@ -1,0 +1,374 @@
+//! The loop: receives WAL, splits it, decides when to cut, and tells the server what is durable.
+//!
+//! Memory is bounded: what waits for the store is at most two stretches; then nothing more is read until the store has
+//! caught up, while the server still hears from us.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::bindings::{Alarm, Bindings, Database};
+use super::commit::{self, Durable, Job, Line, Locks};
+use super::cut::{Cut, Thresholds, Waiting, decide};
+use super::gather::{Gathered, Taken};
+use super::resume::Position;
+use crate::failure::{Failure, Kind};
+use crate::ids::{Lsn, Scope};
+use crate::postgres::connect::Server;
+use crate::postgres::replication::Replication;
+use crate::postgres::sql;
+use crate::postgres::wal::notice::Notice;
+use crate::postgres::wal::version::Version;
+use crate::postgres::wal::{Splitter, Start};
+use crate::postgres::wal_stream::{WalEvent, WalStream};
+use crate::repo::writer::Writer;
+use crate::watch::{Watch, warn};
+
+/// How often thresholds are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// How often the server hears from us even when nothing became durable.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// When the stream ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When it is told to stop.
+    Stopped,
+    /// As soon as everything the server had flushed when we began is durable.
+    CaughtUp,
+}
+
+/// What one stream works on.
+pub struct Streaming {
+    pub server: Server,
+    pub slot: String,
+    pub thresholds: Thresholds,
+    /// An idle server's clock is written down this often, so that a quiet time is covered too.
+    pub heartbeat: Duration,
+    pub line: Line,
+    pub segment_bytes: u32,
+    pub version: &'static Version,
+    pub locks: Locks,
+    pub writer: Arc<Writer>,
+    /// The configuration's word on who owns a database of this name.
+    pub scopes: BTreeMap<String, Scope>,
+    pub watch: Arc<dyn Watch>,
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Ended {
+    pub from: Lsn,
+    pub durable: Lsn,
+    pub received_bytes: u64,
+    pub commits: u64,
+}
+
+/// Streams from `position` until `stop` or `until` says so; what was received completely is durable when it returns.
+///
+/// Expected flow: preflight has passed, the slot exists, `position` is what the store says.
+/// Guarantees: the server is never told more than what the store holds. A stopped stream drains first.
+/// Errors: the server's or the store's; what was acknowledged is durable all the same.
+pub async fn run(
+    streaming: Streaming,
+    position: Position,
+    durable: watch::Sender<Durable>,
+    until: Until,
+    stop: CancellationToken,
+) -> Result<Ended, Failure> {
+    let mut replication = Replication::connect(&streaming.server).await?;
+    let goal = replication.identify().await?.flush_lsn;
+    let stream = replication.start_physical(Some(&streaming.slot), position.at, streaming.line.timeline).await?;
+    let (jobs, queue) = mpsc::channel(1);
+    let watched = durable.subscribe();
+    let committer = tokio::spawn(commit::run(
+        Arc::clone(&streaming.writer),
+        streaming.line.clone(),
+        streaming.locks.clone(),
+        queue,
+        durable,
+    ));
+    let goal = (until == Until::CaughtUp).then_some(goal);
+    let mut receiver = Receiver::new(streaming, position, stream, jobs, watched)?;
+    receiver.learn_databases().await?;
+    let received = receiver.receive(goal, &stop).await;
+    // Also when the server went away: what has arrived is stored.
+    receiver.drain().await;
+    let Receiver { jobs, from, received_bytes, commits, mut stream, durable, .. } = receiver;
+    drop(jobs);
+    let stored = committer.await.map_err(crate::failure::panicked)?;
+    let reached = durable.borrow().to;
+    if stored.is_ok() {
+        // Best effort: the server may be what went away.
+        let _told = stream.status(reached, reached, reached, false).await;
+    }
+    stored.and(received)?;
+    Ok(Ended { from, durable: reached, received_bytes, commits })
+}
+
+struct Receiver {
+    streaming: Streaming,
+    stream: WalStream,
+    splitter: Splitter<Bindings>,
+    jobs: mpsc::Sender<Job>,
+    durable: watch::Receiver<Durable>,
+    /// Takes since the last stretch; those from `flushed` on are in no tail yet.
+    takes: Vec<Arc<Taken>>,
+    flushed: usize,
+    from: Lsn,
+    clock: Option<Timestamp>,
+    clock_written: Instant,
+    told: Instant,
+    received: Lsn,
+    received_bytes: u64,
+    commits: u64,
+}
+
+impl Receiver {
+    fn new(
+        streaming: Streaming,
+        position: Position,
+        stream: WalStream,
+        jobs: mpsc::Sender<Job>,
+        durable: watch::Receiver<Durable>,
+    ) -> Result<Self, Failure> {
+        let start = Start {
+            at: position.at,
+            record_aligned: position.record_aligned,
+            previous_record: position.previous_record,
+            system_id: Some(streaming.line.system_id),
+            timeline: streaming.line.timeline,
+            segment_bytes: streaming.segment_bytes,
+            version: streaming.version,
+        };
+        Ok(Self {
+            splitter: Splitter::new(start, position.bindings)?,
+            stream,
+            jobs,
+            durable,
+            takes: Vec::new(),
+            flushed: 0,
+            from: position.at,
+            clock: None,
+            clock_written: Instant::now(),
+            told: Instant::now(),
+            received: position.at,
+            received_bytes: 0,
+            commits: 0,
+            streaming,
+        })
+    }
+
+    async fn receive(&mut self, goal: Option<Lsn>, stop: &CancellationToken) -> Result<(), Failure> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            if goal.is_some_and(|goal| self.splitter.complete_to() >= goal) {
+                return Ok(());
+            }
+            let may_read = self.waiting_bytes() < 2 * self.streaming.thresholds.stretch_bytes;
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.jobs.closed() => return Ok(()), // the committer failed; its own error is reported
+                event = self.stream.next(), if may_read => self.take_in(event?)?,
+                changed = self.durable.changed() => {
+                    if changed.is_err() { return Ok(()); }
+                    self.tell().await?;
+                }
+                _ = tick.tick() => {}
+            }
+            if self.told.elapsed() >= STATUS_EVERY {
+                self.tell().await?;
+            }
+            if self.splitter.owners().wants_names() {
+                self.learn_databases().await?;
+            }
+            self.cut_if_due()?;
+        }
+    }
+
+    fn take_in(&mut self, event: WalEvent) -> Result<(), Failure> {
+        match event {
+            WalEvent::XLogData { at, server_clock, bytes, .. } => {
+                self.splitter.feed(at, &bytes)?;
+                self.received = at.plus(bytes.len() as u64);
+                self.received_bytes += bytes.len() as u64;
+                self.streaming.watch.advance(bytes.len() as u64);
+                self.clock = Some(server_clock);
+            }
+            WalEvent::Keepalive { server_clock, reply_requested, .. } => {
+                self.clock = Some(server_clock);
+                if reply_requested {
+                    self.told = self.told.checked_sub(STATUS_EVERY).unwrap_or(self.told);
+                }
+            }
+            WalEvent::End { next, at } => {
+                return Err(Failure::new(
+                    Kind::Failed,
+                    format!("cluster {}", self.streaming.line.cluster),
+                    format!("the server left timeline {} at {at} for timeline {next}", self.streaming.line.timeline),
+                    "take a base backup on the new timeline: `lifeboat backup`; the WAL up to here is stored",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn waiting_bytes(&self) -> u64 {
+        self.splitter.complete_to().since(self.takes.first().map_or(self.durable.borrow().to, |take| take.from))
+    }
+
+    async fn tell(&mut self) -> Result<(), Failure> {
+        let durable = self.durable.borrow_and_update().to;
+        self.stream.status(self.received, durable, durable, false).await?;
+        self.told = Instant::now();
+        Ok(())
+    }
+
+    /// Asks the server for names; new bindings begin where the splitter stands.
+    async fn learn_databases(&mut self) -> Result<(), Failure> {
+        let mut connection = sql::connect(&self.streaming.server, &self.streaming.server.database).await?;
+        let databases = list_databases(&mut connection).await?;
+        let at = self.splitter.complete_to();
+        let scopes = &self.streaming.scopes;
+        let bindings = self.splitter.owners();
+        bindings.learn(&databases, |name| scopes.get(name).cloned(), at);
+        for alarm in bindings.take_alarms() {
+            announce(&*self.streaming.watch, &alarm);
+        }
+        Ok(())
+    }
+
+    /// Moves what is complete from the splitter to the takes.
+    fn take(&mut self) {
+        if let Some(split) = self.splitter.take() {
+            self.commits += split.commits.count;
+            for notice in &split.notices {
+                say(&*self.streaming.watch, notice);
+            }
+            let owners = self.splitter.owners();
+            let taken =
+                Taken::new(split, &self.streaming.line.cluster, |slot| owners.scope(slot).clone(), Instant::now());
+            self.takes.push(Arc::new(taken));
+        }
+    }
+
+    fn cut_if_due(&mut self) -> Result<(), Failure> {
+        if self.splitter.complete_to() > self.takes.last().map_or(self.from, |take| take.to) {
+            self.take();
+        }
+        let Some(clock) = self.clock else { return Ok(()) };
+        match decide(&self.waiting(), &self.streaming.thresholds) {
+            Cut::Stretch => self.send(false, clock),
+            Cut::Tail => self.send(true, clock),
+            Cut::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn waiting(&self) -> Waiting {
+        let bytes = |takes: &[Arc<Taken>]| match (takes.first(), takes.last()) {
+            (Some(first), Some(last)) => (last.to.since(first.from), first.arrived.elapsed()),
+            _ => (0, Duration::ZERO),
+        };
+        let (stretch_bytes, stretch_age) = bytes(&self.takes);
+        let (unflushed_bytes, unflushed_age) = bytes(self.takes.get(self.flushed..).unwrap_or_default());
+        Waiting { stretch_bytes, unflushed_bytes, stretch_age, unflushed_age }
+    }
+
+    /// Hands a cut to the committer if it has room; otherwise the next tick tries again with more in it.
+    fn send(&mut self, tail: bool, server_clock: Timestamp) {
+        let Ok(permit) = self.jobs.clone().try_reserve_owned() else { return };
+        let first = if tail { self.flushed } else { 0 };
+        let Some(wal) = self.takes.get(first..).and_then(Gathered::of) else { return };
+        self.from = wal.to;
+        self.clock_written = Instant::now();
+        let bindings = self.splitter.owners().write_down();
+        permit.send(Job { tail, wal, bindings, server_clock });
+        if tail {
+            self.flushed = self.takes.len();
+        } else {
+            self.takes.clear();
+            self.flushed = 0;
+        }
+    }
+
+    /// Everything complete becomes a last stretch; what is incomplete was never acknowledged and comes again.
+    async fn drain(&mut self) {
+        self.take();
+        let Some(clock) = self.clock else { return };
+        if let Some(wal) = Gathered::of(&self.takes) {
+            let bindings = self.splitter.owners().write_down();
+            // A closed queue means that the committer failed; it says why.
+            let _sent = self.jobs.send(Job { tail: false, wal, bindings, server_clock: clock }).await;
+            self.takes.clear();
+        }
+    }
+}
+
+const LIST: &str = "SELECT oid::text, datname::text FROM pg_catalog.pg_database ORDER BY oid";
+
+/// The databases that the server lists now.
+pub async fn list_databases(connection: &mut sqlx::PgConnection) -> Result<Vec<Database>, Failure> {
+    let rows = sql::text_rows(connection, "the list of databases", LIST).await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| match row.as_slice() {
+            [Some(oid), Some(name)] => Some(Database { oid: crate::ids::DbOid(oid.parse().ok()?), name: name.clone() }),
+            _ => None,
+        })
+        .collect())
+}
+
+fn say(watch: &dyn Watch, notice: &Notice) {
+    match notice {
+        Notice::Unknown { at, rmgr, info, reason } => warn(
+            watch,
+            format!("WAL record at {at}"),
+            format!(
+                "is of a kind nobody knows (resource manager {rmgr}, info 0x{info:02X}, {reason:?}): it is quarantined, and no restore goes past it"
+            ),
+            "report the record's kind; a base backup taken now opens a window after it",
+        ),
+        Notice::CopiedFrom { db, source, at } => warn(
+            watch,
+            format!("database {db}"),
+            format!("was copied file by file from database {source} at {at}: a restore past that needs both keys"),
+            "take a base backup now; after it, the copy stands on its own",
+        ),
+        Notice::Tablespace { oid, path, at } => warn(
+            watch,
+            format!("tablespace {oid} at {path}"),
+            format!("was made at {at}: a restore from an older base backup cannot replay past that"),
+            "take a base backup now",
+        ),
+        Notice::Aborted { .. } | Notice::Created { .. } | Notice::Dropped { .. } => {}
+    }
+}
+
+fn announce(watch: &dyn Watch, alarm: &Alarm) {
+    match alarm {
+        Alarm::Spare { oid, scope } => warn(
+            watch,
+            format!("database {oid}"),
+            format!("belongs to no tenant; it is sealed to {scope}, a key of its own"),
+            "map it to a tenant in lifeboat.toml ([tenants.<id>] databases)",
+        ),
+        Alarm::NoSpareLeft { oid } => warn(
+            watch,
+            format!("database {oid}"),
+            "belongs to no tenant and no spare key is left; it goes to quarantine",
+            "make more spares: `lifeboat key new spare`, then restart the stream",
+        ),
+        Alarm::Rebound { name, was, now, .. } => warn(
+            watch,
+            format!("database {name}"),
+            format!("is {now}'s from here on; what was written before stays under {was}"),
+            "keep both keys until the older WAL has lapsed",
+        ),
+    }
+}
