@@ -300,7 +300,10 @@ async fn passwords_and_certificates_are_checked_in_both_directions() {
     };
     let fault = |attempt: Result<(), WireError>| attempt.unwrap_err().fault;
     // The reload takes a moment to reach the postmaster.
-    while attempt("127.0.0.1", "scram", "right", SslMode::Require, None).await.is_err() {
+    for _ in 0..100 {
+        if attempt("127.0.0.1", "scram", "right", SslMode::Require, None).await.is_ok() {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     for (host, sslmode, ca) in [
