@@ -115,6 +115,7 @@ async fn a_base_backup_is_what_pg_basebackup_gets_and_every_member_has_its_owner
             cluster.psql("postgres", &format!("SELECT oid FROM pg_database WHERE datname = '{name}'")).parse().unwrap(),
         )
     };
+    let (acme, globex) = (oid("acme"), oid("globex"));
     let space_oid: u32 =
         cluster.psql("postgres", "SELECT oid FROM pg_tablespace WHERE spcname = 'space'").parse().unwrap();
 
@@ -151,11 +152,11 @@ async fn a_base_backup_is_what_pg_basebackup_gets_and_every_member_has_its_owner
 
     let owner = |path: &str| backup.members.iter().find(|(member, _)| member.path == path).unwrap().0.owner;
     let prepared = backup.members.iter().find(|(member, _)| member.path.starts_with("pg_twophase/")).unwrap();
-    assert_eq!(prepared.0.owner, FileOwner::Database(oid("acme")));
-    assert_eq!(owner(&format!("base/{}/PG_VERSION", oid("acme"))), FileOwner::Database(oid("acme")));
+    assert_eq!(prepared.0.owner, FileOwner::Database(acme));
+    assert_eq!(owner(&format!("base/{}/PG_VERSION", acme)), FileOwner::Database(acme));
     assert_eq!(owner("backup_label"), FileOwner::Cluster);
     let in_space: Vec<_> = backup.members.iter().filter(|(member, _)| member.tablespace == Some(space_oid)).collect();
-    assert!(in_space.iter().filter(|(member, _)| member.owner == FileOwner::Database(oid("globex"))).count() > 200);
+    assert!(in_space.iter().filter(|(member, _)| member.owner == FileOwner::Database(globex)).count() > 200);
     let link = backup.members.iter().find(|(member, _)| member.tablespace_link() == Some(space_oid)).unwrap();
     assert_eq!(link.0.kind, MemberKind::Link { target: space.display().to_string() });
     // Of a healthy cluster nothing is unknown but what was put there.
@@ -300,7 +301,10 @@ async fn passwords_and_certificates_are_checked_in_both_directions() {
     };
     let fault = |attempt: Result<(), WireError>| attempt.unwrap_err().fault;
     // The reload takes a moment to reach the postmaster.
-    while attempt("127.0.0.1", "scram", "right", SslMode::Require, None).await.is_err() {
+    for _ in 0..100 {
+        if attempt("127.0.0.1", "scram", "right", SslMode::Require, None).await.is_ok() {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     for (host, sslmode, ca) in [
