@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use lifeboat::ids::{Lsn, SystemId};
+use lifeboat::ids::SystemId;
 
 use super::{Facts, SEGMENT_BYTES, Server};
 
