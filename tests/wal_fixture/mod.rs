@@ -240,6 +240,19 @@ impl Server {
         }
     }
 
+    /// The WAL files as one run of bytes.
+    pub fn wal(&self) -> (Lsn, Vec<u8>) {
+        let folder = self.data().join("pg_wal");
+        let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.retain(|path| path.file_name().unwrap().len() == 24);
+        names.sort();
+        let segment_bytes = std::fs::metadata(&names[0]).unwrap().len();
+        let first = names[0].file_name().unwrap().to_str().unwrap().to_owned();
+        let half = |digits: &str| u64::from_str_radix(digits, 16).unwrap();
+        let from = (half(&first[8..16]) << 32) + half(&first[16..]) * segment_bytes;
+        (Lsn(from), names.iter().flat_map(|path| std::fs::read(path).unwrap()).collect())
+    }
+
     pub fn stop(&mut self) {
         if let Some(mut server) = self.running.take() {
             Command::new("kill").arg("-INT").arg(server.id().to_string()).status().unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use lifeboat::ids::{Lsn, SystemId};
+use lifeboat::ids::SystemId;
 
 use super::{Facts, SEGMENT_BYTES, Server};
 
@@ -44,23 +44,10 @@ pub fn make(cache: &Path) {
     let databases: BTreeMap<String, u32> = databases.map(|(name, oid)| (name.into(), oid.parse().unwrap())).collect();
     let id = server.sql("postgres", &["select system_identifier from pg_control_system()"]);
     server.stop();
-    let (from, wal) = segments(&server);
+    let (from, wal) = server.wal();
     std::fs::write(cache.join("wal"), wal).unwrap();
     let facts = Facts { from, system_id: SystemId(id.parse().unwrap()), databases, markers: markers.all() };
     std::fs::write(cache.join("facts.json"), serde_json::to_vec(&facts).unwrap()).unwrap();
-}
-
-/// The server's WAL files as one run of bytes.
-fn segments(server: &Server) -> (Lsn, Vec<u8>) {
-    let folder = server.data().join("pg_wal");
-    let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    names.retain(|path| path.file_name().unwrap().len() == 24);
-    names.sort();
-    let first = names[0].file_name().unwrap().to_str().unwrap().to_owned();
-    let half = |digits: &str| u64::from_str_radix(digits, 16).unwrap();
-    let from = (half(&first[8..16]) << 32) + half(&first[16..]) * u64::from(SEGMENT_BYTES);
-    let wal = names.iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
-    (Lsn(from), wal)
 }
 
 /// Random, incompressible, and readable in a dump.
@@ -200,18 +187,21 @@ fn maintain(server: &Server, markers: &Markers) {
 
 fn shared_locks_and_multixacts(server: &Server) {
     let hold = |tenant: &str| {
-        server.session(tenant, &["begin; lock table acc; lock table parts; select pg_sleep(1.2); commit"])
+        server.session(tenant, &["begin; lock table acc; lock table parts; select pg_sleep(60); commit"])
     };
     let mut sessions: Vec<_> = ["tenant_a", "tenant_b", "tenant_c", "tenant_a"].map(hold).into();
     for tenant in ["tenant_a", "tenant_b"] {
         for _ in 0..2 {
-            let share = "begin; select id from t where id < 300 for share; insert into s_dummy values (1); commit";
-            let share = share.replace("insert into s_dummy values (1);", "select pg_sleep(0.5);");
-            sessions.push(server.session(tenant, &[&share]));
+            let share = "begin; select id from t where id < 300 for share; select pg_sleep(0.5); commit";
+            sessions.push(server.session(tenant, &[share]));
         }
     }
-    std::thread::sleep(Duration::from_millis(600));
-    server.sql("postgres", &["checkpoint"]);
+    let held = "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and granted and locktype = 'relation'";
+    while server.sql("postgres", &[held]).parse::<u32>().unwrap() < 6 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let release = "select pg_terminate_backend(pid) from pg_stat_activity where query like 'begin; lock%'";
+    server.sql("postgres", &["checkpoint", release]);
     for mut session in sessions {
         session.wait().unwrap();
     }
@@ -286,7 +276,7 @@ fn storm(server: &mut Server) {
 
 /// Pages that say `XLP_FIRST_IS_OVERWRITE_CONTRECORD`.
 fn aborted_records(server: &Server) -> usize {
-    let (from, wal) = segments(server);
+    let (from, wal) = server.wal();
     let pages = wal.chunks_exact(8192).zip((from.0..).step_by(8192));
     pages.filter(|(page, at)| page[8..16] == at.to_le_bytes() && page[2] & 8 != 0).count()
 }

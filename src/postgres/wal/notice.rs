@@ -42,7 +42,14 @@ pub enum Notice {
     },
 }
 
-/// Notes a made or removed database; returns the one whose binding ends here.
+/// A database whose binding to an owner begins or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    Created(DbOid),
+    Dropped(DbOid),
+}
+
+/// Notes a made or removed database.
 ///
 /// Moving a database to another tablespace writes a copy of itself, then a drop in the old tablespace; neither
 /// makes or removes anything. After a move that failed, the real drop can look the same: then the binding stays,
@@ -52,7 +59,7 @@ pub(super) fn databases(
     notices: &mut Vec<Notice>,
     change: DatabaseChange,
     at: Lsn,
-) -> Option<DbOid> {
+) -> Option<Event> {
     match change {
         DatabaseChange::Created { db, source: Some(source), tablespaces: (_, old) } if source == db => {
             moving.insert(db, old);
@@ -62,7 +69,7 @@ pub(super) fn databases(
             moving.remove(&db);
             notices.push(Notice::Created { db, at });
             notices.extend(source.map(|source| Notice::CopiedFrom { db, source, at }));
-            None
+            Some(Event::Created(db))
         }
         DatabaseChange::Dropped { db, tablespace } => {
             let moved_from = moving.remove(&db);
@@ -70,7 +77,7 @@ pub(super) fn databases(
                 return None;
             }
             notices.push(Notice::Dropped { db, at });
-            Some(db)
+            Some(Event::Dropped(db))
         }
     }
 }

@@ -21,8 +21,8 @@ use super::commits::Commits;
 use super::cursor::{self, Place, Previous, Step, Window};
 use super::error::End;
 use super::extent::{Extent, Part};
-use super::notice::{self, Notice};
-use super::owner::{self, DatabaseChange, Keeper, Reason, Verdict};
+use super::notice::{self, Event, Notice};
+use super::owner::{self, Keeper, Verdict};
 use super::page::{CONTINUES, Geometry, PAGE_BYTES};
 use super::record::{self, CRC_AT, HEADER_BYTES};
 use super::shares::{Shares, lay};
@@ -142,7 +142,7 @@ impl<O: Owners> Splitter<O> {
             buffer: Buffer { from: start.at, bytes: BytesMut::new() },
             position: start.at,
             need: start.at,
-            previous: start.previous_record,
+            previous: start.previous_record.filter(|_| start.record_aligned),
             seeking: !start.record_aligned,
             ended: None,
             cached: None,
@@ -171,13 +171,14 @@ impl<O: Owners> Splitter<O> {
     /// The end of the last complete record, padding included; after a switch the next segment's start.
     #[must_use]
     pub fn complete_to(&self) -> Lsn {
-        self.position
+        // before the first record, nothing is complete: there is no stretch to store
+        if self.previous.is_some() { self.position } else { self.buffer.from }
     }
 
     /// How many bytes wait for the rest of their record.
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
-        self.buffer.end().since(self.position)
+        self.buffer.end().since(self.complete_to())
     }
 
     /// Why valid WAL ended at [`Splitter::complete_to`], if it did. Whatever is fed after that only waits for
@@ -219,6 +220,11 @@ impl<O: Owners> Splitter<O> {
     /// The last stretch, and what came behind it.
     pub fn finish(mut self) -> (Option<Split>, Tail) {
         let split = self.take();
+        // what was set aside while no record had come yet is part of the tail
+        for extent in self.shares.residue.finish().extents {
+            let end = extent.end();
+            self.buffer.get_mut(extent.at, end).copy_from_slice(&extent.bytes);
+        }
         let tail = Tail { at: self.buffer.from, bytes: self.buffer.bytes.freeze(), ended: self.ended };
         (split, tail)
     }
@@ -297,12 +303,10 @@ impl<O: Owners> Splitter<O> {
         self.buffer.get_mut(from, to).fill(0);
     }
 
-    fn set_aside_unless_zero(&mut self, from: Lsn, to: Lsn) -> bool {
-        let zero = self.buffer.get(from, to).iter().all(|byte| *byte == 0);
-        if !zero {
+    fn set_aside_unless_zero(&mut self, from: Lsn, to: Lsn) {
+        if self.buffer.get(from, to).iter().any(|byte| *byte != 0) {
             self.set_aside(from, to);
         }
-        zero
     }
 
     fn abort(&mut self, start: Lsn, resume: Lsn) {
@@ -320,55 +324,11 @@ impl<O: Owners> Splitter<O> {
     }
 
     fn record(&mut self, place: &Place) {
-        let covered = self.tidy_behind(place);
-        let header = place.header;
-        let version = self.geometry.version;
-        let window = Window { from: self.buffer.from, bytes: &self.buffer.bytes };
-        let whole = if place.in_one_piece {
-            window.get(place.start, u64::from(header.total_bytes)).unwrap_or_default()
-        } else {
-            &self.scratch
-        };
-        let (owners, cached, at) = (&mut self.owners, &mut self.cached, place.start);
-        let mut who = |db: DbOid| match *cached {
-            Some((known, owner)) if known == db => owner,
-            _ => {
-                let owner = if db.0 == 0 { Owner::Cluster } else { owners.owner(db, at) };
-                *cached = Some((db, owner));
-                owner
-            }
-        };
-        let parsed = match owner::blocks(whole, version, &mut who) {
-            Ok(parsed) => parsed,
-            Err(reason) => return self.quarantine(place, covered, reason),
-        };
-        let mut dropped = None;
-        if parsed.blocks.is_none() {
-            let main = whole.get(parsed.main_at.clone()).unwrap_or_default();
-            self.shares.commits.note(version, &header, main);
-            if let Some(change) = owner::database_change(version, &header, main) {
-                dropped = notice::databases(&mut self.moving, &mut self.shares.notices, change, at);
-                if let DatabaseChange::Created { db, source, .. } = change
-                    && source != Some(db)
-                {
-                    *cached = None;
-                    owners.created(db, at);
-                }
-            } else if version.content(header.rmgr, header.info) == Some(Content::Tablespace) {
-                self.shares.notices.extend(notice::tablespace(main, at));
-            }
-        }
-        let mut who = |db: DbOid| if db.0 == 0 { Owner::Cluster } else { owners.owner(db, at) };
-        let verdict = match parsed.blocks {
-            // the usual case, without a second look-up
-            Some(Ok(Owner::Tenant(slot))) => Verdict::Tenant(slot),
-            _ => owner::verdict(version, &header, whole, &parsed, &mut who),
-        };
-        if let Some(db) = dropped {
-            *cached = None;
-            owners.dropped(db, at);
-        }
-        match verdict {
+        let padding_end = Lsn(place.end.0.next_multiple_of(8));
+        let clean = self.buffer.get(place.end, padding_end).iter().all(|byte| *byte == 0);
+        // how far the record's owner may have the bytes behind it
+        let covered = if clean { padding_end } else { place.end };
+        match self.judge(place) {
             Verdict::Shared => {}
             Verdict::Tenant(slot) => {
                 self.give(Keeper::Tenant(slot), place, covered);
@@ -377,22 +337,70 @@ impl<O: Owners> Splitter<O> {
             Verdict::Stub { main, main_at, original } => {
                 self.give(original, place, covered);
                 self.rewrite(place, |whole| {
-                    if let Some(field) = whole.get_mut(main_at.clone()) {
+                    if let Some(field) = whole.get_mut(main_at) {
                         field.copy_from_slice(&main);
                     }
                     record::seal(whole);
                 });
             }
             Verdict::Mixed(elements) => self.mix(place, &elements),
-            Verdict::Unknown(reason) => self.quarantine(place, covered, reason),
+            Verdict::Unknown(reason) => {
+                self.give(Keeper::Quarantine(reason), place, covered);
+                self.rewrite(place, record::make_noop);
+            }
         }
+        self.tidy_behind(place, padding_end);
     }
 
-    /// Sets aside what is not zero between a record's end and the next one's start; returns how far the record's
-    /// owner may have the bytes behind it.
-    fn tidy_behind(&mut self, place: &Place) -> Lsn {
-        let padding_end = Lsn(place.end.0.next_multiple_of(8));
-        let covered = if self.set_aside_unless_zero(place.end, padding_end) { padding_end } else { place.end };
+    /// Whose the record is; tells the owners of databases that come and go, and notes commits and notices.
+    fn judge(&mut self, place: &Place) -> Verdict {
+        let (header, at, version) = (place.header, place.start, self.geometry.version);
+        let window = Window { from: self.buffer.from, bytes: &self.buffer.bytes };
+        let whole = if place.in_one_piece {
+            window.get(place.start, u64::from(header.total_bytes)).unwrap_or_default()
+        } else {
+            &self.scratch
+        };
+        let (owners, cached) = (&mut self.owners, &mut self.cached);
+        let parsed = owner::blocks(whole, version, |db| match *cached {
+            Some((known, owner)) if known == db => owner,
+            _ => {
+                let owner = if db.0 == 0 { Owner::Cluster } else { owners.owner(db, at) };
+                *cached = Some((db, owner));
+                owner
+            }
+        });
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
+            Err(reason) => return Verdict::Unknown(reason),
+        };
+        if parsed.blocks.is_some() {
+            return owner::verdict(version, &header, whole, &parsed, |_| Owner::Cluster);
+        }
+        let main = whole.get(parsed.main_at.clone()).unwrap_or_default();
+        self.shares.commits.note(version, &header, main);
+        if version.content(header.rmgr, header.info) == Some(Content::Tablespace) {
+            self.shares.notices.extend(notice::tablespace(main, at));
+        }
+        let event = owner::database_change(version, &header, main)
+            .and_then(|change| notice::databases(&mut self.moving, &mut self.shares.notices, change, at));
+        if let Some(Event::Created(db)) = event {
+            owners.created(db, at);
+        }
+        let who = |db: DbOid| if db.0 == 0 { Owner::Cluster } else { owners.owner(db, at) };
+        let verdict = owner::verdict(version, &header, whole, &parsed, who);
+        if let Some(Event::Dropped(db)) = event {
+            owners.dropped(db, at);
+        }
+        if event.is_some() {
+            *cached = None;
+        }
+        verdict
+    }
+
+    /// Sets aside what is not zero between a record's end and the next one's start.
+    fn tidy_behind(&mut self, place: &Place, padding_end: Lsn) {
+        self.set_aside_unless_zero(place.end, padding_end);
         let mut at = padding_end;
         while at < place.next {
             let page_end = Lsn((at.0 + 1).next_multiple_of(PAGE_BYTES)).min(place.next);
@@ -404,7 +412,6 @@ impl<O: Owners> Splitter<O> {
             self.set_aside_unless_zero(at, page_end);
             at = page_end;
         }
-        covered
     }
 
     /// Copies the original of a record to its keeper.
@@ -422,11 +429,6 @@ impl<O: Owners> Splitter<O> {
         // a run of one owner's records is one extent, page headers between them included
         let from = if part.end == self.position && !part.extents.is_empty() { self.position } else { place.start };
         part.push(from, self.buffer.get(from, covered));
-    }
-
-    fn quarantine(&mut self, place: &Place, covered: Lsn, reason: Reason) {
-        self.give(Keeper::Quarantine(reason), place, covered);
-        self.rewrite(place, record::make_noop);
     }
 
     /// Changes a record in the buffer, wherever pages cut it.

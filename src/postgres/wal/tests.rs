@@ -284,6 +284,72 @@ fn a_start_that_names_another_predecessor_ends_at_once() {
 }
 
 #[test]
+fn until_a_first_record_everything_is_handed_back_as_it_came() {
+    let mut wal = Wal::new(3 * PAGE_BYTES + 800);
+    wal.insert(A, &SECRET.repeat(1500));
+    let inside = Start { at: wal.from.plus(80), record_aligned: false, ..wal.start() };
+    for length in [100, 9_000, 20_000, 30_000] {
+        let mut splitter = Splitter::new(inside, ByOid).unwrap();
+        let bytes = &wal.bytes[80..wal.bytes.len().min(length)];
+        splitter.feed(inside.at, bytes).unwrap();
+        assert_eq!((splitter.complete_to(), splitter.pending_bytes()), (inside.at, bytes.len() as u64));
+        let (split, tail) = splitter.finish();
+        assert!(split.is_none() && tail.bytes == bytes && tail.at == inside.at);
+    }
+}
+
+#[test]
+fn padding_behind_a_record_that_is_not_zero_is_residue() {
+    let stray =
+        [2, 0, 0, 0, 7, 0xCC, 0xCC, 0xCC, 0, 0, 0, 0, 1, 2, 3, 4, 9, 9, 9, 9, 7, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
+    let invalidations = [&stray[..], &[8; 4]].concat();
+    let mut wal = Wal::new(3000);
+    for (rmgr, info, body) in
+        [(1, 0x60, main(&invalidations)), (10, 0, blocks(&[A], b"1")), (10, 0, blocks(&[0], b"2"))]
+    {
+        wal.push(rmgr, info, &body);
+        *wal.bytes.last_mut().unwrap() = 0xEE;
+    }
+    wal.checkpoint();
+    let split = split(&wal);
+    assert_sound(&wal, &split);
+    assert!(!holds(&split.cluster, &[0xEE]) && !holds(&split.tenants[&0], &[0xEE]));
+    assert!(!holds(&split.cluster, &[0xCC]) && split.quarantine.is_empty());
+}
+
+#[test]
+fn moving_a_database_to_another_tablespace_neither_makes_nor_drops_it() {
+    #[derive(Default)]
+    struct Told(Vec<(bool, u32)>);
+    impl Owners for Told {
+        fn owner(&mut self, _db: DbOid, _at: Lsn) -> Owner {
+            Owner::Tenant(self.0.len() as u32)
+        }
+        fn created(&mut self, db: DbOid, _at: Lsn) {
+            self.0.push((true, db.0));
+        }
+        fn dropped(&mut self, db: DbOid, _at: Lsn) {
+            self.0.push((false, db.0));
+        }
+    }
+    let words = |words: &[u32]| main(&words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>());
+    let mut wal = Wal::new(3000);
+    wal.push(4, 0x10, &words(&[B, 1663])); // made: from here on slot 1
+    wal.push(4, 0x00, &words(&[B, 9000, B, 1663])); // moved
+    wal.push(4, 0x20, &words(&[B, 1, 1663]));
+    wal.insert(B, b"first");
+    wal.push(4, 0x20, &words(&[B, 2, 1663, 9000])); // dropped: the last record of slot 1
+    wal.push(4, 0x00, &words(&[B, 1663, A, 1663])); // the OID again: slot 3
+    wal.insert(B, b"second");
+    let mut splitter = Splitter::new(wal.start(), Told::default()).unwrap();
+    splitter.feed(wal.from, &wal.bytes).unwrap();
+    assert_eq!(splitter.owners().0, [(true, B), (false, B), (true, B)]);
+    let split = splitter.take().unwrap();
+    assert_eq!(split.tenants.keys().copied().collect::<Vec<_>>(), [1, 3]);
+    assert!(holds(&split.tenants[&1], b"first") && holds(&split.tenants[&3], b"second"));
+}
+
+#[test]
 fn what_nobody_understands_goes_to_quarantine_and_is_told() {
     let mut wal = Wal::new(9000);
     wal.checkpoint();
