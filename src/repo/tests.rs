@@ -282,9 +282,10 @@ async fn one_tenants_restore_reads_no_object_of_another() {
     let bundle = counting.calls().into_iter().filter(|call| call.op == Op::Get && call.name.ends_with(".bundle.tar"));
     assert_eq!(bundle.count(), 0, "acme's share is large: the bundle holds others' only");
     assert_eq!(reader.identities.opened(), BTreeSet::from([acme()]));
-    let keys: BTreeSet<_> =
-        ["acme", "globex"].map(|t| estate.memory.names().into_iter().filter(move |n| n.contains(t)).count()).into();
-    assert_eq!(keys.len(), 1, "both are there");
+    assert!(
+        estate.memory.names().iter().any(|name| name.starts_with("tenant/globex/packs/")),
+        "there was something to read"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -367,7 +368,7 @@ fn stretch(estate: &Estate, from: u64, to: u64, acme_bytes: usize) -> NewStretch
         to: Lsn(to),
         last_record: Some(Lsn(to - 1)),
         first_commit_time: None,
-        last_commit_time: Some(estate.clock.now()),
+        last_commit_time: Some(jiff::Timestamp::UNIX_EPOCH),
         commits: 3,
         server_clock: Some(estate.clock.now()),
         bindings: vec![Binding { oid: DbOid(16384), scope: acme(), from_lsn: Lsn(0), to_lsn: None }],
