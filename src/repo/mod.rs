@@ -23,5 +23,9 @@ pub mod set;
 pub mod set_writer;
 pub mod sign;
 pub mod stretch;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod window;
 pub mod writer;
