@@ -61,20 +61,13 @@ pub async fn remove_others(
 }
 
 /// Removes what ANALYZE (autovacuum's, too) kept in this database of the shared catalogs: samples of role names, of
-/// verifiers, of databases. `pg_shdepend` and `pg_auth_members` hold nothing but OIDs.
-///
-/// A database in which nobody did that is left as it was, page by page.
+/// verifiers, of databases; their older versions as well.
 ///
 /// # Errors
 /// Of the server.
 pub async fn forget_others(connection: &mut PgConnection) -> Result<(), Failure> {
-    let shared = "starelid IN (SELECT oid FROM pg_class WHERE relisshared \
-        AND relname NOT IN ('pg_shdepend', 'pg_auth_members'))";
-    let asked = format!("SELECT count(*)::text FROM pg_statistic WHERE {shared}");
-    if sql::value(connection, "pg_statistic", &asked).await? == "0" {
-        return Ok(());
-    }
-    sql::execute(connection, "pg_statistic", &format!("DELETE FROM pg_statistic WHERE {shared}")).await?;
+    let shared = "SELECT oid FROM pg_class WHERE relisshared";
+    sql::execute(connection, "pg_statistic", &format!("DELETE FROM pg_statistic WHERE starelid IN ({shared})")).await?;
     Ok(sql::execute(connection, "pg_statistic", "VACUUM (FULL, FREEZE) pg_catalog.pg_statistic").await?)
 }
 
