@@ -78,7 +78,7 @@ pub fn take(
             }
         }
         Err(error @ ScanError::NoFolder { .. }) if wanted.is_empty() => {
-            note(watch, source_of(folder), error.to_string())
+            note(watch, source_of(folder), error.to_string());
         }
         Err(error) => return Err(error.into()),
     }

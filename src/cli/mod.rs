@@ -15,6 +15,7 @@ pub mod drill;
 pub mod init;
 pub mod key;
 mod logs;
+pub mod open;
 pub mod outcome;
 pub mod points;
 pub mod progress;

@@ -1,10 +1,23 @@
 //! `lifeboat restore`: one tenant (or a whole cluster) as it was at a moment, beside what is there now.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::json;
 
 use super::context::Context;
+use super::open;
 use super::outcome::Report;
+use super::table::Table;
+use crate::config::size::shown;
+use crate::config::{self, When};
 use crate::failure::{Failure, Kind};
+use crate::ids::Scope;
+use crate::restore::choose::Subject;
+use crate::restore::load::Into;
+use crate::restore::plan::Plan;
+use crate::restore::{Restore, Restored};
 
 /// Bring one tenant back as it was at a moment, beside what is there now
 ///
@@ -52,10 +65,118 @@ pub struct Args {
     pub plan: bool,
 }
 
-/// Restores.
+/// Restores, or says what that would take.
 ///
 /// # Errors
-/// Always, until the lead connects it.
-pub async fn run(_args: Args, _context: &Context) -> Result<Report, Failure> {
-    Err(Failure::new(Kind::Failed, "lifeboat restore", "not connected", "wait for the next version"))
+/// Everything that [`Restore`] refuses or finds.
+pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
+    let config = context.config()?;
+    let asked = When::parse(&args.at, &config.estate.timezone)?;
+    let subject = match (&args.tenant, &args.cluster) {
+        (Some(id), _) => Subject::Tenant(config.tenant(id)?.id.clone()),
+        (None, Some(name)) => Subject::Cluster(config.cluster(name)?.name.clone()),
+        (None, None) => {
+            let next = "name one, or use --all --cluster NAME";
+            return Err(Failure::new(Kind::Usage, "restore", "no tenant is named", next));
+        }
+    };
+    let restore = Restore {
+        config: &config,
+        reader: open::reader(context, &config)?,
+        clock: context.clock.clone(),
+        watch: Arc::clone(&context.watch),
+    };
+    if args.plan {
+        let plan = restore.plan(subject, asked).await?;
+        return Ok(Report::new(json!(plan), planned(&plan, context)));
+    }
+    let restored = match (&args.to, &args.into_cluster) {
+        (Some(to), _) => restore.to_folder(subject, asked, to).await?,
+        (None, Some(cluster)) => into_cluster(&args, &restore, cluster, asked).await?,
+        (None, None) => {
+            let next = "add --to DIR, or --into-cluster NAME --as DATABASE";
+            return Err(Failure::new(Kind::Usage, "restore", "no target is named", next));
+        }
+    };
+    let report = Report::new(json!(restored), told(&restored, &args));
+    Ok(match restored.failure() {
+        Some(failure) => report.failed(failure),
+        None => report,
+    })
+}
+
+async fn into_cluster(args: &Args, restore: &Restore<'_>, cluster: &str, asked: When) -> Result<Restored, Failure> {
+    let config = restore.config;
+    let tenant = config.tenant(args.tenant.as_deref().unwrap_or_default())?;
+    let cluster = config.cluster(cluster)?;
+    let database = args.as_database.clone().unwrap_or_default();
+    config::tenant::database_name(&database).map_err(|cause| {
+        Failure::new(Kind::Usage, format!("--as {database}"), cause, "choose a plain name for the new database")
+    })?;
+    // On the disk that restores are configured for: a dump may be large.
+    let scratch = config.sandbox.dir.join(format!("load-{}", std::process::id()));
+    let into = Into {
+        cluster,
+        server: open::administrator(cluster)?,
+        database,
+        owner: args.owner.clone(),
+        filestore: args.filestore_to.clone().or_else(|| tenant.filestore.clone()),
+        scratch: scratch.clone(),
+    };
+    let restored = restore.into_cluster(tenant, asked, into).await;
+    // The work folder cleans up after itself; what is left is the empty folder around it.
+    let _gone = std::fs::remove_dir_all(&scratch);
+    restored
+}
+
+fn planned(plan: &Plan, context: &Context) -> String {
+    let mut table = Table::new(&["", ""]);
+    let list = |scopes: &BTreeSet<Scope>| scopes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut row = |what: &str, value: String| table.row([what.into(), value.into()]);
+    row("asked", plan.asked.clone());
+    row("recovers to", plan.target.to_string());
+    row("from base backup", plan.base.clone());
+    row("keys needed", list(&plan.scopes));
+    row("keys missing here", if plan.keys_missing.is_empty() { "none".into() } else { list(&plan.keys_missing) });
+    row("WAL to replay", shown(plan.replay_bytes));
+    if plan.keys_missing.is_empty() {
+        row("to fetch", format!("{} and the filestore", shown(plan.fetch_bytes)));
+        row("disk", format!("{} and the filestore", shown(plan.disk_bytes)));
+        row("time", format!("about {} s and the filestore", plan.guessed_seconds));
+    }
+    format!("{}nothing was done\n", table.draw(context.page))
+}
+
+fn told(restored: &Restored, args: &Args) -> String {
+    let files = &restored.filestore;
+    let mut text = format!(
+        "{} as of {}: reached {}{}, {} in {:.1} s\n",
+        restored.tenant,
+        restored.asked,
+        restored.reached.lsn,
+        restored.reached.last_commit_time.map(|time| format!(" (last commit {time})")).unwrap_or_default(),
+        shown(restored.bytes_read),
+        restored.seconds,
+    );
+    text += &format!("databases  {}\n", restored.databases.join(", "));
+    text += &format!(
+        "files      {} of {} ({} missing at source)\n",
+        files.restored, files.referenced, files.missing_at_source
+    );
+    let opened: Vec<String> = restored.scopes_opened.iter().map(ToString::to_string).collect();
+    text += &format!("keys used  {}\n", opened.join(", "));
+    match (&restored.loaded, &args.to) {
+        (Some(loaded), _) => {
+            text += &format!(
+                "loaded     {} tables, {} rows as {} on {}, owner {}\n",
+                loaded.tables, loaded.rows, loaded.database, loaded.cluster, loaded.owner
+            );
+        }
+        (None, Some(to)) => {
+            let pgdata = to.join("pgdata");
+            text += &format!("start it   pg_ctl -D {} -o '-k /tmp -p 5433' start\n", pgdata.display());
+        }
+        (None, None) => {}
+    }
+    text
 }

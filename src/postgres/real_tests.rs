@@ -153,7 +153,7 @@ async fn a_base_backup_is_what_pg_basebackup_gets_and_every_member_has_its_owner
     let owner = |path: &str| backup.members.iter().find(|(member, _)| member.path == path).unwrap().0.owner;
     let prepared = backup.members.iter().find(|(member, _)| member.path.starts_with("pg_twophase/")).unwrap();
     assert_eq!(prepared.0.owner, FileOwner::Database(acme));
-    assert_eq!(owner(&format!("base/{}/PG_VERSION", acme)), FileOwner::Database(acme));
+    assert_eq!(owner(&format!("base/{acme}/PG_VERSION")), FileOwner::Database(acme));
     assert_eq!(owner("backup_label"), FileOwner::Cluster);
     let in_space: Vec<_> = backup.members.iter().filter(|(member, _)| member.tablespace == Some(space_oid)).collect();
     assert!(in_space.iter().filter(|(member, _)| member.owner == FileOwner::Database(globex)).count() > 200);

@@ -202,7 +202,9 @@ impl Envelope {
                 let kind = if name.tail { EnvelopeKind::Tail } else { EnvelopeKind::Stretch };
                 let wal = self.wal.as_ref().ok_or(EnvelopeError::Contradicts { what: "there is no WAL in it" })?;
                 let range = (name.system_id, &name.history, name.from, name.to);
-                self.kind == kind && range == (wal.system_id, &wal.history, wal.from, wal.to) && wal.from < wal.to
+                // A tail without length is a heartbeat: up to here, and at this time, the server had nothing new.
+                let forward = wal.from < wal.to || (wal.from == wal.to && name.tail);
+                self.kind == kind && range == (wal.system_id, &wal.history, wal.from, wal.to) && forward
             }
             _ => false,
         };

@@ -5,6 +5,7 @@
 //! `writer-1a2b3c4d namespaces="lifeboat-envelope" ssh-ed25519 AAAA...`. Options this module does not know are refused: a
 //! restriction that is read over is no restriction.
 
+use crate::failure::{Failure, Kind};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -32,6 +33,14 @@ pub enum SignError {
     Wrong(#[source] ssh_key::Error),
     #[error("it could not be signed")]
     Signing(#[source] ssh_key::Error),
+}
+
+impl From<SignError> for Failure {
+    fn from(error: SignError) -> Self {
+        let cause = crate::failure::chain(&error);
+        let next = "check [keys] signers in lifeboat.toml: an allowed_signers file with the writer's line";
+        Self::new(Kind::Usage, "signers", cause, next)
+    }
 }
 
 /// Signs `message`; armored, as `ssh-keygen -Y sign` writes it.
@@ -123,7 +132,7 @@ fn signers_of_line(line: &str) -> Result<Option<Signer>, String> {
         for option in split_options(options) {
             match option.split_once('=') {
                 Some(("namespaces", list)) => {
-                    believed = list.trim_matches('"').split(',').any(|pattern| matches_namespace(pattern));
+                    believed = list.trim_matches('"').split(',').any(matches_namespace);
                 }
                 Some(("valid-after", time)) => signer_times.0 = Some(openssh_time(time)?),
                 Some(("valid-before", time)) => signer_times.1 = Some(openssh_time(time)?),

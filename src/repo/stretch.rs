@@ -70,7 +70,9 @@ impl Writer {
         let epoch = shared.bundle.keys(&cluster)?.epoch;
         let sealed = shared.seal_members(members).await?;
         let (system_id, history) = (wal.system_id, wal.history.clone());
-        let mut name = StretchName { system_id, history, tail, from: wal.from, to: wal.to, retry: None };
+        // Heartbeats of a quiet server have the same range again and again: their names differ from the start.
+        let retry = if wal.from == wal.to { Some(random_hex()?) } else { None };
+        let mut name = StretchName { system_id, history, tail, from: wal.from, to: wal.to, retry };
         let (own, bundled): (Vec<_>, Vec<_>) =
             sealed.into_iter().partition(|sealed| sealed.plain_bytes >= SPAN_BYTES as u64);
         let (mut spans, objects) = shared.put_spans(&name, own, until).await?;

@@ -133,6 +133,12 @@ impl Writer {
         SetWriter::new(Arc::clone(&self.0), new, name, now, map)
     }
 
+    /// The scopes made beforehand for databases that nobody mapped.
+    #[must_use]
+    pub fn spares(&self) -> Vec<Scope> {
+        self.0.bundle.spares.clone()
+    }
+
     /// A key for `purpose` that whoever opens the scope's sets can derive too, and nobody else.
     ///
     /// # Errors
@@ -244,7 +250,7 @@ impl Shared {
                 Ok(verified) => return Ok(Some(verified)),
                 Err(RepoError::Store(error)) => return Err(error.into()),
                 Err(error) => {
-                    tracing::debug!(name, error = failure::chain(&error), "not a link of this writer's chain")
+                    tracing::debug!(name, error = failure::chain(&error), "not a link of this writer's chain");
                 }
             }
         }

@@ -169,7 +169,7 @@ pub async fn assemble(
             superuser: opened.facts.superuser.clone(),
             major,
             last_record: laid.last_record,
-            end: laid.end,
+            end: laid.reached,
             last_commit: laid.last_commit,
             timeline: chosen.facts.timeline,
         },
@@ -191,7 +191,10 @@ fn prepare_folders(pgdata: &Path, opened: &Opened) -> Result<(), Failure> {
 
 struct Laid {
     last_record: Lsn,
+    /// Behind the last record's bytes: where the laid WAL stops.
     end: Lsn,
+    /// The same with its padding: what PostgreSQL and people call the position.
+    reached: Lsn,
     last_commit: Option<jiff::Timestamp>,
 }
 
@@ -207,7 +210,7 @@ async fn lay_wal(
     watch.stage("WAL", Some(total));
     let geometry = geometry(&chosen.facts)?;
     let mut writer = SegmentWriter::new(folder, geometry)?;
-    let mut laid = Laid { last_record: Lsn(0), end: Lsn(0), last_commit: None };
+    let mut laid = Laid { last_record: Lsn(0), end: Lsn(0), reached: Lsn(0), last_commit: None };
     for envelope in &chosen.wal {
         let Some(wal) = &envelope.wal else { continue };
         let mut parts: Vec<(Scope, Part)> = Vec::new();
@@ -242,7 +245,7 @@ fn look(bytes: &[u8], from: Lsn, geometry: Geometry, target: Lsn, laid: &mut Lai
         if place.end > target {
             break;
         }
-        (laid.last_record, laid.end) = (place.start, place.end);
+        (laid.last_record, laid.end, laid.reached) = (place.start, place.end, place.next.min(target));
     }
     for event in CommitScan::new(geometry, from, bytes) {
         let event = event?;

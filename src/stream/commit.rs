@@ -99,7 +99,7 @@ fn prepare(line: &Line, job: Job, locked_until: Timestamp) -> NewStretch {
             history: line.history.clone(),
             from: wal.from,
             to: wal.to,
-            last_record: Some(wal.last_record),
+            last_record: wal.last_record,
             first_commit_time: wal.first_commit,
             last_commit_time: wal.greatest_commit,
             commits: wal.commits,

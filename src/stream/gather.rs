@@ -67,7 +67,7 @@ fn join(members: &mut BTreeMap<Scope, Part>, scope: Scope, part: Part) {
 pub struct Gathered {
     pub from: Lsn,
     pub to: Lsn,
-    pub last_record: Lsn,
+    pub last_record: Option<Lsn>,
     pub members: BTreeMap<Scope, Part>,
     pub commits: u64,
     pub first_commit: Option<Timestamp>,
@@ -77,6 +77,21 @@ pub struct Gathered {
 }
 
 impl Gathered {
+    /// No WAL at all: for a heartbeat.
+    #[must_use]
+    pub fn nothing_at(at: Lsn, last_record: Option<Lsn>) -> Self {
+        Self {
+            from: at,
+            to: at,
+            last_record,
+            members: BTreeMap::new(),
+            commits: 0,
+            first_commit: None,
+            greatest_commit: None,
+            quarantined: false,
+        }
+    }
+
     /// Joins takes that follow each other; `None` where there are none.
     #[must_use]
     pub fn of(takes: &[Arc<Taken>]) -> Option<Self> {
@@ -93,7 +108,7 @@ impl Gathered {
         Some(Self {
             from: first.from,
             to: last.to,
-            last_record: last.last_record,
+            last_record: Some(last.last_record),
             members,
             commits: takes.iter().map(|take| take.commits).sum(),
             first_commit: takes.iter().find_map(|take| take.first_commit),

@@ -13,6 +13,7 @@
 //! | [`cut`] | when a tail or a stretch is due (pure) |
 //! | [`gather`] | what waits between two cuts |
 //! | [`commit`] | seals and stores, in order, one at a time |
+//! | [`session`] | everything above, set up for one cluster |
 //! | [`receive`] | the loop that ties them |
 //! | [`files`] | new filestore files, shipped along |
 
@@ -24,3 +25,4 @@ pub mod gather;
 pub mod preflight;
 pub mod receive;
 pub mod resume;
+pub mod session;

@@ -21,6 +21,7 @@ use crate::ids::{Lsn, Scope};
 use crate::postgres::connect::Server;
 use crate::postgres::replication::Replication;
 use crate::postgres::sql;
+use crate::postgres::wal::error::End;
 use crate::postgres::wal::notice::Notice;
 use crate::postgres::wal::version::Version;
 use crate::postgres::wal::{Splitter, Start};
@@ -122,6 +123,7 @@ struct Receiver {
     from: Lsn,
     clock: Option<Timestamp>,
     clock_written: Instant,
+    last_record: Option<Lsn>,
     told: Instant,
     received: Lsn,
     received_bytes: u64,
@@ -155,6 +157,7 @@ impl Receiver {
             from: position.at,
             clock: None,
             clock_written: Instant::now(),
+            last_record: position.previous_record,
             told: Instant::now(),
             received: position.at,
             received_bytes: 0,
@@ -195,6 +198,9 @@ impl Receiver {
         match event {
             WalEvent::XLogData { at, server_clock, bytes, .. } => {
                 self.splitter.feed(at, &bytes)?;
+                if let Some(end) = self.splitter.ended() {
+                    return Err(not_wal(self.splitter.complete_to(), end));
+                }
                 self.received = at.plus(bytes.len() as u64);
                 self.received_bytes += bytes.len() as u64;
                 self.streaming.watch.advance(bytes.len() as u64);
@@ -265,9 +271,25 @@ impl Receiver {
         match decide(&self.waiting(), &self.streaming.thresholds) {
             Cut::Stretch => self.send(false, clock),
             Cut::Tail => self.send(true, clock),
+            Cut::Nothing if self.quiet() => self.heartbeat(clock),
             Cut::Nothing => {}
         }
         Ok(())
+    }
+
+    /// Nothing has come for a while, and all that came before is durable.
+    fn quiet(&self) -> bool {
+        self.clock_written.elapsed() >= self.streaming.heartbeat
+            && self.flushed == self.takes.len()
+            && self.durable.borrow().to == self.from
+    }
+
+    /// Writes down that up to here, and at this time, the server had nothing new: a quiet time is covered too.
+    fn heartbeat(&mut self, server_clock: Timestamp) {
+        let Ok(permit) = self.jobs.clone().try_reserve_owned() else { return };
+        self.clock_written = Instant::now();
+        let bindings = self.splitter.owners().write_down();
+        permit.send(Job { tail: true, wal: Gathered::nothing_at(self.from, self.last_record), bindings, server_clock });
     }
 
     fn waiting(&self) -> Waiting {
@@ -286,6 +308,7 @@ impl Receiver {
         let first = if tail { self.flushed } else { 0 };
         let Some(wal) = self.takes.get(first..).and_then(Gathered::of) else { return };
         self.from = wal.to;
+        self.last_record = wal.last_record;
         self.clock_written = Instant::now();
         let bindings = self.splitter.owners().write_down();
         permit.send(Job { tail, wal, bindings, server_clock });
@@ -308,6 +331,16 @@ impl Receiver {
             self.takes.clear();
         }
     }
+}
+
+/// A live server sends whole, valid WAL; anything else must not be stored as if it were.
+fn not_wal(at: Lsn, end: End) -> Failure {
+    Failure::new(
+        Kind::Integrity,
+        format!("WAL at {at}"),
+        format!("what the server sent is no valid record: {end}"),
+        "check the server's log and disk; `lifeboat stream` goes on from the last valid record",
+    )
 }
 
 const LIST: &str = "SELECT oid::text, datname::text FROM pg_catalog.pg_database ORDER BY oid";

@@ -109,7 +109,7 @@ impl Target {
             let mut bytes = Zeroizing::new([0; 24]);
             getrandom::fill(&mut *bytes)
                 .map_err(|error| Failure::new(Kind::Failed, "random numbers", error.to_string(), "try again"))?;
-            Ok::<_, Failure>(Zeroizing::new(hex::encode(&*bytes)))
+            Ok::<_, Failure>(Zeroizing::new(hex::encode(*bytes)))
         };
         let (suffix, password) = (random()?, random()?);
         let role = format!("lifeboat_load_{}", suffix.get(..8).unwrap_or_default());

@@ -1,0 +1,127 @@
+//! The configuration made real: the store, the writer, the reader, the servers. Each command opens just what it needs, so
+//! that a machine that only backs up never touches a key that opens data.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::context::Context;
+use crate::config::{self, Cluster, Config, StoreConfig};
+use crate::failure::{Failure, Kind};
+use crate::postgres::connect::{Server, SslMode};
+use crate::repo::identities::Identities;
+use crate::repo::key::WriterBundle;
+use crate::repo::reader::Reader;
+use crate::repo::sign::Signers;
+use crate::repo::writer::{Writer, WriterOptions};
+use crate::store::Store;
+use crate::store::counting::Counting;
+use crate::store::local::LocalStore;
+
+/// Names a file that gets one JSON line for every call on the store: what was read is checked from there, not from our word.
+const STORE_LOG: &str = "LIFEBOAT_STORE_LOG";
+
+/// The estate's store.
+///
+/// # Errors
+/// When it is out of reach.
+pub fn store(context: &Context, config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    let StoreConfig::Local { path } = &config.store;
+    let store: Arc<dyn Store> = Arc::new(LocalStore::open(path, context.clock.clone())?);
+    match std::env::var_os(STORE_LOG).filter(|value| !value.is_empty()) {
+        Some(log) => Ok(Arc::new(Counting::new(store).with_log(Path::new(&log))?)),
+        None => Ok(store),
+    }
+}
+
+/// A reader that can list and check, and opens what the identities on this machine open.
+///
+/// # Errors
+/// When the store or the signers file cannot be read.
+pub fn reader(context: &Context, config: &Config) -> Result<Reader, Failure> {
+    reader_with(context, config, config.keys.identities.as_deref())
+}
+
+/// A reader without keys: for what runs on a machine that backs up.
+///
+/// # Errors
+/// As [`reader`].
+pub fn keyless_reader(context: &Context, config: &Config) -> Result<Reader, Failure> {
+    reader_with(context, config, None)
+}
+
+fn reader_with(context: &Context, config: &Config, identities: Option<&Path>) -> Result<Reader, Failure> {
+    let signers = Arc::new(Signers::read(&config.keys.signers)?);
+    Ok(Reader::open(store(context, config)?, signers, Arc::new(Identities::open(identities))))
+}
+
+/// The writer.
+///
+/// # Errors
+/// When the bundle is not configured or cannot be read, or the store is out of reach.
+pub fn writer(context: &Context, config: &Config) -> Result<Arc<Writer>, Failure> {
+    let Some(path) = &config.keys.writer else {
+        return Err(Failure::new(
+            Kind::Usage,
+            config.path.display().to_string(),
+            "names no writer bundle, without which nothing can be sealed",
+            "set [keys] writer to the file that `lifeboat init` made",
+        ));
+    };
+    let bundle = Arc::new(WriterBundle::read(path)?);
+    let options =
+        WriterOptions { slack: config.retention.slack, rebase: config.retention.rebase, ..WriterOptions::default() };
+    Ok(Arc::new(Writer::open(store(context, config)?, bundle, context.clock.clone(), options)?))
+}
+
+/// How a cluster is reached for backup and stream.
+///
+/// # Errors
+/// When its password cannot be read.
+pub fn server(cluster: &Cluster) -> Result<Server, Failure> {
+    Ok(Server {
+        host: cluster.host.clone(),
+        port: cluster.port,
+        user: cluster.user.clone(),
+        database: cluster.database.clone(),
+        password: cluster.password.as_ref().map(config::Secret::read).transpose()?,
+        sslmode: sslmode(cluster.sslmode),
+        ca_file: cluster.ca_file.clone(),
+        application_name: "lifeboat".to_owned(),
+    })
+}
+
+/// How a cluster is reached by the administrator who loads a restored database.
+///
+/// # Errors
+/// When the password cannot be read.
+pub fn administrator(cluster: &Cluster) -> Result<Server, Failure> {
+    let plain = server(cluster)?;
+    match &cluster.restore_user {
+        None => Ok(plain),
+        Some(user) => {
+            let password = cluster.restore_password.as_ref().map(config::Secret::read).transpose()?;
+            Ok(Server { user: user.clone(), password, ..plain })
+        }
+    }
+}
+
+fn sslmode(mode: config::SslMode) -> SslMode {
+    match mode {
+        config::SslMode::Disable => SslMode::Disable,
+        config::SslMode::Prefer => SslMode::Prefer,
+        config::SslMode::Require => SslMode::Require,
+        config::SslMode::VerifyCa => SslMode::VerifyCa,
+        config::SslMode::VerifyFull => SslMode::VerifyFull,
+    }
+}
+
+/// The clusters that a command is about: the one named, or all.
+///
+/// # Errors
+/// When the name is not known (with the nearest one).
+pub fn clusters<'a>(config: &'a Config, named: Option<&str>) -> Result<Vec<&'a Cluster>, Failure> {
+    match named {
+        Some(name) => Ok(vec![config.cluster(name)?]),
+        None => Ok(config.clusters.values().collect()),
+    }
+}

@@ -1,0 +1,220 @@
+//! One cluster's stream, set up from the configuration and the store: preflight, slot, position, and then the loop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::commit::{Durable, Line, Locks};
+use super::cut::Thresholds;
+use super::files::{self, Followed, Shipping};
+use super::preflight::{self, ServerFacts};
+use super::receive::{self, Ended, Streaming, Until};
+use super::resume;
+use crate::backup::wait::history_of;
+use crate::clock::Clock;
+use crate::config::{Cluster, Config};
+use crate::failure::{Failure, Kind};
+use crate::ids::Scope;
+use crate::point::stored::is_heartbeat;
+use crate::postgres::connect::Server;
+use crate::postgres::replication::Replication;
+use crate::postgres::sql;
+use crate::postgres::wal::version::Version;
+use crate::repo::envelope::{EnvelopeKind, Verified};
+use crate::repo::reader::Reader;
+use crate::repo::writer::Writer;
+use crate::watch::Watch;
+
+/// A quiet server's clock is written down this often.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// What a stream works with.
+#[derive(Clone)]
+pub struct Session {
+    pub config: Arc<Config>,
+    pub cluster: Cluster,
+    pub server: Server,
+    pub writer: Arc<Writer>,
+    /// Reads envelopes; needs no key.
+    pub reader: Arc<Reader>,
+    pub clock: Clock,
+    pub watch: Arc<dyn Watch>,
+    /// Go on although WAL is lost for good between the store's end and what the server still has.
+    pub accept_gap: bool,
+}
+
+impl Session {
+    /// Checks the server, finds where to go on, and streams until told to stop (or caught up). `started` hears how far the
+    /// store's WAL reaches, from the beginning on.
+    ///
+    /// # Errors
+    /// Of preflight (what to change), of a gap (its range), of the server or the store while streaming.
+    pub async fn run(self, until: Until, stop: CancellationToken) -> Result<Ended, Failure> {
+        let (streaming, position) = self.prepare().await?;
+        let (durable, _) = watch::channel(Durable { to: position.at, stretches_to: position.at });
+        let shipping = self.ship_files(stop.child_token());
+        let ended = receive::run(streaming, position, durable, until, stop.clone()).await;
+        stop.cancel();
+        let shipped = shipping.await.map_err(crate::failure::panicked)?;
+        let ended = ended?;
+        shipped?;
+        Ok(ended)
+    }
+
+    async fn prepare(&self) -> Result<(Streaming, resume::Position), Failure> {
+        let mut connection = sql::connect(&self.server, &self.server.database).await?;
+        let facts = ServerFacts::read(&mut connection, &self.cluster.slot).await?;
+        for finding in
+            preflight::judge(&facts, &self.server.place(), &self.cluster.slot, self.cluster.allow_unbounded_slot)?
+        {
+            self.watch.finding(finding);
+        }
+        let mut replication = Replication::connect(&self.server).await?;
+        let identity = replication.identify().await?;
+        let history = history_of(&mut replication, identity.timeline).await?;
+        if facts.slot.is_none() {
+            replication.create_slot(&self.cluster.slot).await?;
+        }
+        drop(replication);
+        let slot = sql::slot_facts(&mut connection, &self.cluster.slot).await?;
+        let restart = slot.and_then(|slot| slot.restart).unwrap_or(identity.flush_lsn);
+
+        let stored = self.reader.stretches(identity.system_id, Some(&history)).await?;
+        self.keep_orphaned_tails(&stored.good).await?;
+        let envelopes: Vec<_> = stored.good.iter().map(|verified| verified.envelope.clone()).collect();
+        let spares = self.writer.spares();
+        let position = resume::begin(
+            resume::last(&envelopes),
+            restart,
+            facts.segment_bytes,
+            &self.cluster.name,
+            &spares,
+            self.accept_gap,
+        )?;
+        let scopes: BTreeMap<String, Scope> = self.mapped();
+        let streaming = Streaming {
+            server: self.server.clone(),
+            slot: self.cluster.slot.clone(),
+            thresholds: Thresholds {
+                stretch_bytes: self.cluster.stretch_bytes,
+                stretch_age: unsigned(self.cluster.stretch_interval),
+                flush_age: unsigned(self.cluster.flush_interval),
+                flush_bytes: self.cluster.flush_bytes,
+            },
+            heartbeat: HEARTBEAT,
+            line: Line {
+                cluster: self.cluster.name.clone(),
+                system_id: identity.system_id,
+                timeline: identity.timeline,
+                history,
+            },
+            segment_bytes: facts.segment_bytes,
+            version: Version::of_major(facts.major())?,
+            locks: Locks {
+                clock: self.clock.clone(),
+                stretch: self.config.retention.pitr,
+                tail: self.config.retention.tail_lock,
+            },
+            writer: Arc::clone(&self.writer),
+            scopes,
+            watch: Arc::clone(&self.watch),
+        };
+        Ok((streaming, position))
+    }
+
+    /// Which of the cluster's databases are whose.
+    fn mapped(&self) -> BTreeMap<String, Scope> {
+        let ours = self.config.tenants.values().filter(|tenant| tenant.cluster == self.cluster.name);
+        ours.flat_map(|tenant| {
+            tenant.databases.iter().map(|database| (database.clone(), Scope::Tenant(tenant.id.clone())))
+        })
+        .collect()
+    }
+
+    /// Tails behind the last stretch will not be covered by one any more: they must last as long as stretches do.
+    async fn keep_orphaned_tails(&self, stored: &[Verified]) -> Result<(), Failure> {
+        let covered = stored
+            .iter()
+            .filter(|envelope| envelope.kind == EnvelopeKind::Stretch)
+            .filter_map(|envelope| envelope.wal.as_ref())
+            .map(|wal| wal.to)
+            .max()
+            .unwrap_or_default();
+        let until = self.clock.now().checked_add(self.config.retention.pitr).unwrap_or(Timestamp::MAX);
+        // Not exactly a window's length is asked for: a restart a minute later must not extend everything again.
+        let enough = until.checked_sub(SignedDuration::from_hours(24)).unwrap_or(until);
+        let orphaned = stored.iter().filter(|envelope| {
+            let behind = envelope.wal.as_ref().is_some_and(|wal| wal.to > covered);
+            envelope.kind == EnvelopeKind::Tail && behind && !is_heartbeat(envelope)
+        });
+        for tail in orphaned.filter(|tail| tail.locked_until < enough) {
+            self.writer.extend_envelope(tail, until).await?;
+        }
+        Ok(())
+    }
+
+    fn ship_files(&self, stop: CancellationToken) -> tokio::task::JoinHandle<Result<(), Failure>> {
+        let ours = self.config.tenants.values().filter(|tenant| tenant.cluster == self.cluster.name);
+        let followed: Vec<Followed> = ours
+            .filter_map(|tenant| Some((tenant, tenant.filestore.as_ref()?)))
+            .flat_map(|(tenant, parent)| {
+                tenant.databases.iter().map(|database| Followed {
+                    scope: Scope::Tenant(tenant.id.clone()),
+                    database: database.clone(),
+                    folder: parent.join(database),
+                })
+            })
+            .collect();
+        let shipping = Arc::new(Shipping {
+            writer: Arc::clone(&self.writer),
+            reader: Arc::clone(&self.reader),
+            clock: self.clock.clone(),
+            lock: self.config.retention.pitr,
+            watch: Arc::clone(&self.watch),
+        });
+        tokio::spawn(files::run(shipping, followed, stop))
+    }
+}
+
+fn unsigned(duration: SignedDuration) -> Duration {
+    Duration::try_from(duration).unwrap_or_default()
+}
+
+/// Whether somebody streams this cluster now.
+///
+/// # Errors
+/// Of the server.
+pub async fn is_streamed(server: &Server, slot: &str) -> Result<bool, Failure> {
+    let mut connection = sql::connect(server, &server.database).await?;
+    Ok(sql::slot_facts(&mut connection, slot).await?.is_some_and(|slot| slot.active))
+}
+
+/// Runs `work` with a stream beside it where none runs already: a backup alone on a machine still has its WAL.
+///
+/// # Errors
+/// Of `work`, or of the stream when that is what made `work` fail.
+pub async fn beside<T>(session: Session, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    if is_streamed(&session.server, &session.cluster.slot).await? {
+        return work.await;
+    }
+    let stop = CancellationToken::new();
+    let mut streaming = tokio::spawn(session.run(Until::Stopped, stop.clone()));
+    let worked = tokio::select! {
+        worked = work => worked,
+        ended = &mut streaming => {
+            let ended = ended.map_err(crate::failure::panicked)?;
+            return Err(ended.err().unwrap_or_else(|| {
+                Failure::new(Kind::Failed, "stream", "ended before the backup did", "run the backup again")
+            }));
+        }
+    };
+    stop.cancel();
+    let streamed = streaming.await.map_err(crate::failure::panicked)?;
+    let worked = worked?;
+    streamed?;
+    Ok(worked)
+}
