@@ -211,9 +211,8 @@ pub(super) mod tests {
     fn an_administrator_who_cannot_sign_in_is_no_way_in() {
         use CredentialKind::{ApiKey, Password};
         let now = "2026-11-21T12:00:00Z".parse().unwrap();
-        let admin = |credentials: &[CredentialKind]| {
-            person("admin", PersonKind::Internal, &[ADMINISTRATORS], credentials)
-        };
+        let admin =
+            |credentials: &[CredentialKind]| person("admin", PersonKind::Internal, &[ADMINISTRATORS], credentials);
         assert_eq!(working_administrators(&roster(vec![admin(&[Password])]), now), 1);
         assert_eq!(working_administrators(&roster(vec![admin(&[ApiKey])]), now), 0);
         let archived = Person { active: false, ..admin(&[Password]) };

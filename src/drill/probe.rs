@@ -31,8 +31,7 @@ pub enum Layer {
 
 impl Layer {
     /// L1 to L6.
-    pub const IDENTITY: [Self; 6] =
-        [Self::Idp, Self::Odoo, Self::Postgres, Self::Kubernetes, Self::Iam, Self::Secrets];
+    pub const IDENTITY: [Self; 6] = [Self::Idp, Self::Odoo, Self::Postgres, Self::Kubernetes, Self::Iam, Self::Secrets];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -199,6 +198,13 @@ impl<'w> Probes<'w> {
         let begun = Instant::now();
         let seen = ask.await.unwrap_or_else(|failure| broken(&failure));
         self.add(kind, seen, begun.elapsed().as_secs_f64())
+    }
+
+    /// Adds the same for several.
+    pub fn add_all(&mut self, kinds: &[Kind], seen: &Seen) {
+        for kind in kinds {
+            self.add(*kind, seen.clone(), 0.0);
+        }
     }
 
     /// Adds what was seen already.

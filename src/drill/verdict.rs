@@ -175,13 +175,7 @@ mod tests {
 
     #[test]
     fn each_gate_gives_its_verdict_and_the_worst_comes_first() {
-        let gates = [
-            Verdict::Degraded,
-            Verdict::Inconclusive,
-            Verdict::LockedOut,
-            Verdict::Exposed,
-            Verdict::Invalid,
-        ];
+        let gates = [Verdict::Degraded, Verdict::Inconclusive, Verdict::LockedOut, Verdict::Exposed, Verdict::Invalid];
         let mut probes = fine();
         for gate in gates {
             probes.push(probe(Layer::Odoo, Grade::E0, Outcome::Failed, Some(gate)));
