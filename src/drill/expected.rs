@@ -1,7 +1,8 @@
 //! Which roster the restored database is compared with: what should be, and for which moment that is true.
 //!
-//! At a point's own LSN it is the roster captured with the point. At any other target it is the newest roster that the store has of that
-//! database: what is known last about who may do what. Its digests are keyed by the tenant, so the key comes with it.
+//! At a point's own LSN it is the roster captured with the point: nothing may differ. Where the store knows a later roster of that
+//! database it is that one, too: going back must not revive what was taken away since. At any other target it is the newest
+//! roster there is. Digests are keyed by the tenant, so the key comes with each.
 
 use std::collections::BTreeMap;
 
@@ -31,19 +32,19 @@ pub struct Expected {
     pub moment: Moment,
 }
 
-/// Finds and opens the roster for `database` of a restore; `None` when the store has none.
+/// Finds and opens the rosters that `database` of a restore is compared with: none when the store has none, two where it knows
+/// a later state than the one that is restored.
 ///
 /// # Errors
-/// As [`Reader::body`]; `Integrity` when it is no roster.
-pub async fn find(reader: &Reader, brought: &Brought, database: &str) -> Result<Option<Expected>, Failure> {
+/// As [`Reader::body`]; `Integrity` when one is no roster.
+pub async fn find(reader: &Reader, brought: &Brought, database: &str) -> Result<Vec<Expected>, Failure> {
     let target = brought.chosen.lsn;
     let role = SetRole::Access(format!("odoo/{database}"));
+    let mut found = Vec::new();
     let of_point = brought.opened.bodies.iter().flat_map(|body| &body.sets).find(|set| set.role == role);
     if let Some(reference) = of_point {
-        let found = open(reader, &reader.envelope(&reference.envelope).await?, target).await?;
-        if found.moment == Moment::Same {
-            return Ok(Some(found));
-        }
+        let of_point = open(reader, &reader.envelope(&reference.envelope).await?, target).await?;
+        found.extend(Some(of_point).filter(|expected| expected.moment == Moment::Same));
     }
     let mut newest: Option<Verified> = None;
     for scope in brought.chosen.scopes.iter().filter(|scope| matches!(scope, Scope::Tenant(_))) {
@@ -51,10 +52,14 @@ pub async fn find(reader: &Reader, brought: &Brought, database: &str) -> Result<
         let of_database = listing.good.into_iter().filter(|set| set.source == format!("access-odoo-{database}"));
         newest = newest.into_iter().chain(of_database).max_by_key(|set| set.time);
     }
-    match newest {
-        Some(set) => Ok(Some(open(reader, &set, target).await?)),
-        None => Ok(None),
+    if let Some(set) = newest {
+        let newest = open(reader, &set, target).await?;
+        // The point's own explains everything, unless something later is known.
+        if found.is_empty() || newest.moment == Moment::Earlier {
+            found.push(newest);
+        }
     }
+    Ok(found)
 }
 
 async fn open(reader: &Reader, set: &Verified, target: Lsn) -> Result<Expected, Failure> {

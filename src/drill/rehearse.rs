@@ -7,18 +7,20 @@
 //! The comparison of identities comes before Odoo starts, which changes rows; the long check of every page comes last, so that the
 //! time to the first sign-in is what it would be in earnest. Odoo is not started in a sandbox that was found open.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use jiff::Timestamp;
 
 use super::ear::Ear;
-use super::expected::{self, Expected};
+use super::expected;
 use super::grid::{Grid, State};
 use super::identity::{self, Domain};
 use super::odoo::{self, Odoo, Values};
 use super::place::Place;
 use super::probe::{Grade, Layer, Outcome, Probes, Seen};
-use super::probes::{access, attachments, captured, egress, indexes, others, owner, pages, prepared, proof, restored};
+use super::probes::access::{self, Compared};
+use super::probes::{attachments, captured, egress, indexes, others, owner, pages, prepared, proof, restored};
 use super::probes::{sequences, sign_in, unlogged, webhook};
 use super::pseudonym::Pseudonyms;
 use super::{Clocks, DrillReport, Options, WorstCell, newest_point, verdict};
@@ -209,62 +211,57 @@ impl<'a> Rehearsal<'a> {
     /// Compares who may do what; gives back the restored roster where there was one to compare with.
     async fn about_access(&mut self, brought: &Brought, database: &RecoveredDatabase) -> Option<Roster> {
         let begun = Instant::now();
-        match self.compare(brought, database).await {
-            Ok(Some((expected, found, differences))) => {
-                let (should, moment) = (&expected.roster, expected.moment);
-                let compared = access::Compared { expected: should, found: &found, moment, differences: &differences };
-                access::add(&mut self.probes, &compared, begun.elapsed().as_secs_f64());
-                self.fill_grid(&compared);
-                self.names.add(Keyed(&expected.key), &[should, &found]);
-                self.differences.extend(differences.iter().map(|difference| self.names.hide(difference)));
-                Some(found)
+        let compared = match self.compare(brought, database).await {
+            Ok(compared) if compared.is_empty() => Err("the store has no roster of this database".to_owned()),
+            Ok(compared) => Ok(compared),
+            Err(failure) => Err(format!("the comparison broke: {failure}")),
+        };
+        let compared = match compared {
+            Ok(compared) => compared,
+            Err(why) => {
+                access::add_missing(&mut self.probes, &why);
+                return None;
             }
-            Ok(None) => {
-                access::add_missing(&mut self.probes, "the store has no roster of this database to compare with");
-                None
-            }
-            Err(failure) => {
-                access::add_missing(&mut self.probes, &format!("the comparison broke: {failure}"));
-                None
-            }
+        };
+        access::add(&mut self.probes, &compared, &self.names, begun.elapsed().as_secs_f64());
+        for compared in &compared {
+            self.fill_grid(compared);
+            self.differences.extend(compared.differences.iter().map(|difference| self.names.hide(difference)));
         }
+        self.count_people(compared.last()?);
+        compared.into_iter().next_back().map(|compared| compared.found)
     }
 
-    async fn compare(
-        &self,
-        brought: &Brought,
-        database: &RecoveredDatabase,
-    ) -> Result<Option<(Expected, Roster, Vec<Difference>)>, Failure> {
-        let Some(expected) = expected::find(&self.restore.reader, brought, &database.name).await? else {
-            return Ok(None);
-        };
-        let (tenant, clock) = (&self.tenant.id, &self.restore.clock);
-        let found = expected::capture_restored(brought, &expected, tenant, &database.name, clock).await?;
-        let differences = compare::compare(&expected.roster, &found)?;
-        Ok(Some((expected, found, differences)))
+    async fn compare(&mut self, brought: &Brought, database: &RecoveredDatabase) -> Result<Vec<Compared>, Failure> {
+        let mut all = Vec::new();
+        for expected in expected::find(&self.restore.reader, brought, &database.name).await? {
+            let (tenant, clock) = (&self.tenant.id, &self.restore.clock);
+            let found = expected::capture_restored(brought, &expected, tenant, &database.name, clock).await?;
+            let differences = compare::compare(&expected.roster, &found)?;
+            self.names.add(Keyed(&expected.key), &[&expected.roster, &found]);
+            all.push(Compared { expected: expected.roster, found, moment: expected.moment, differences });
+        }
+        Ok(all)
     }
 
-    fn fill_grid(&mut self, compared: &access::Compared<'_>) {
-        let (should, is) = (identity::census(compared.expected), identity::census(compared.found));
-        let size = |census: &std::collections::BTreeMap<Domain, std::collections::BTreeSet<String>>, domain| {
-            census.get(&domain).map_or(0, std::collections::BTreeSet::len)
-        };
+    fn count_people(&mut self, compared: &Compared) {
+        let (should, is) = (identity::census(&compared.expected), identity::census(&compared.found));
         for domain in Domain::ALL {
-            self.grid.count(domain, Layer::Odoo, size(&should, domain), size(&is, domain), Grade::AMaterial);
+            let size = |census: &BTreeMap<Domain, BTreeSet<String>>| census.get(&domain).map_or(0, BTreeSet::len);
+            self.grid.count(domain, Layer::Odoo, size(&should), size(&is), Grade::AMaterial);
         }
-        let domains = identity::domains(compared.expected, compared.found);
-        for difference in compared.differences {
-            let domain = domains.get(&difference.who).copied();
-            let weight = identity::weigh(difference, compared.moment, domain);
-            match domain {
-                Some(domain) => self.grid.differs(domain, Layer::Odoo, weight),
+    }
+
+    fn fill_grid(&mut self, compared: &Compared) {
+        let domains = identity::domains(&compared.expected, &compared.found);
+        for difference in &compared.differences {
+            let weight = compared.weigh(difference);
+            match domains.get(&difference.who) {
+                Some(domain) => self.grid.differs(*domain, Layer::Odoo, weight),
                 // A rule or a group: it may touch anybody who is there.
                 None => {
-                    let there =
-                        Domain::ALL.into_iter().filter(|domain| size(&should, *domain) + size(&is, *domain) > 0);
-                    for domain in there.collect::<Vec<_>>() {
-                        self.grid.differs(domain, Layer::Odoo, weight);
-                    }
+                    let there: BTreeSet<Domain> = domains.values().copied().collect();
+                    there.into_iter().for_each(|domain| self.grid.differs(domain, Layer::Odoo, weight));
                 }
             }
         }

@@ -127,7 +127,10 @@ fn grid(drill: &DrillReport) -> Markup {
         div class="wide" { table class="grid" {
             thead { tr {
                 th {}
-                @for layer in Layer::IDENTITY { th class=(class(layer)) scope="col" { (layer.name()) } }
+                @for layer in Layer::IDENTITY { th class=(class(layer)) scope="col" {
+                    (layer.name())
+                    @if !is_asked(layer) { small { "not asked" } }
+                } }
             } }
             tbody { @for domain in Domain::ALL { tr {
                 th scope="row" { (domain.words()) }
@@ -158,7 +161,7 @@ fn cell(cell: &Cell, at: (Domain, Layer), worst: Option<WorstCell>) -> Markup {
     let class = if is_worst { format!("cell {tone} worst") } else { format!("cell {tone}") };
     html! {
         span class=(class) {
-            (sign) (cell.state.words())
+            @if cell.state == State::NotAsked { "–" } @else { (sign) (cell.state.words()) }
             @if cell.expected + cell.found > 0 {
                 small { (cell.found) "/" (cell.expected) @if let Some(grade) = cell.grade { " · " (grade.name()) } }
             }
@@ -210,7 +213,7 @@ fn probes(drill: &DrillReport) -> Markup {
                     (if probe.outcome == Outcome::Failed { "✗ failed" } else { "✓ passed" })
                 }
                 td { code { (safe(&probe.id)) } }
-                td { (probe.grade.map_or("", |grade| grade.name())) }
+                td class="grade" { (probe.grade.map_or("", |grade| grade.name())) }
                 td class="detail" { (safe(&probe.detail)) }
                 td class="number" { @if probe.seconds >= 0.05 { (format!("{:.1}", probe.seconds)) } }
             } } }

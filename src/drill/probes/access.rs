@@ -10,6 +10,7 @@ use crate::access::roster::Roster;
 use crate::drill::expected::facts;
 use crate::drill::identity::{self, Domain, Moment};
 use crate::drill::probe::{Grade, Kind, Layer, Probes, Seen};
+use crate::drill::pseudonym::Pseudonyms;
 use crate::drill::verdict::Verdict;
 
 /// Class by class: the probe, and what it says when it passes.
@@ -27,21 +28,33 @@ const fn kind(id: &'static str) -> Kind {
     Kind { id, layer: Layer::Odoo, grade: Grade::AMaterial }
 }
 
-/// What was compared.
-pub struct Compared<'a> {
-    pub expected: &'a Roster,
-    pub found: &'a Roster,
+/// A restored roster compared with one that says who should be able to do what.
+pub struct Compared {
+    pub expected: Roster,
+    pub found: Roster,
     pub moment: Moment,
-    /// With names; the details that go into probes are counted, not named.
-    pub differences: &'a [Difference],
+    /// With names.
+    pub differences: Vec<Difference>,
 }
 
-/// Adds the probes; `seconds` is what the comparison took.
-pub fn add(probes: &mut Probes<'_>, compared: &Compared<'_>, seconds: f64) {
-    for (class, kind, fine) in CLASSES {
-        probes.add(kind, judge(class, fine, compared), seconds / 6.0);
+impl Compared {
+    /// What a difference forces on the verdict.
+    #[must_use]
+    pub fn weigh(&self, difference: &Difference) -> Option<Verdict> {
+        let domains = identity::domains(&self.expected, &self.found);
+        identity::weigh(difference, self.moment, domains.get(&difference.who).copied())
     }
-    probes.add(ADMINISTRATOR, administrator(compared.found), seconds / 6.0);
+}
+
+/// Adds the probes over all comparisons that were made; there is at least one. `seconds` is what they took.
+pub fn add(probes: &mut Probes<'_>, compared: &[Compared], names: &Pseudonyms, seconds: f64) {
+    let each = seconds / 6.0;
+    for (class, kind, fine) in CLASSES {
+        probes.add(kind, judge(class, fine, compared, names), each);
+    }
+    if let Some(last) = compared.last() {
+        probes.add(ADMINISTRATOR, administrator(&last.found), each);
+    }
 }
 
 /// Nothing to compare with: the questions stay open, all of them.
@@ -51,38 +64,53 @@ pub fn add_missing(probes: &mut Probes<'_>, why: &str) {
     }
 }
 
-fn judge(class: Class, fine: &str, compared: &Compared<'_>) -> Seen {
-    let domains = identity::domains(compared.expected, compared.found);
-    let of_class: Vec<&Difference> = compared.differences.iter().filter(|d| d.class == class).collect();
-    let weight = |d: &&Difference| identity::weigh(d, compared.moment, domains.get(&d.who).copied());
-    let gate = of_class.iter().filter_map(weight).min();
-    let when = match compared.moment {
-        Moment::Same => "",
-        Moment::Earlier => ", against what is known today",
-        Moment::Later => ", since the last capture",
+fn judge(class: Class, fine: &str, compared: &[Compared], names: &Pseudonyms) -> Seen {
+    let of_class: Vec<(&Compared, &Difference)> = compared
+        .iter()
+        .flat_map(|compared| compared.differences.iter().map(move |difference| (compared, difference)))
+        .filter(|(_, difference)| difference.class == class)
+        .collect();
+    let gate = of_class.iter().filter_map(|(compared, difference)| compared.weigh(difference)).min();
+    let seen = match (of_class.first(), gate) {
+        (None, _) => Seen::passed(format!("{fine}{}", against(compared.last().map(|compared| compared.moment)))),
+        (Some((first, difference)), gate) => {
+            let more = of_class.len() - 1;
+            let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+            let when = against(Some(first.moment));
+            let detail = format!("{}{when}: {}{more}", words(class), names.hide_in(&difference.detail));
+            match gate {
+                Some(gate) => Seen::failed(gate, detail),
+                None => Seen::passed(format!("{detail}; it gives and takes nothing by itself")),
+            }
+        }
     };
-    let seen = match (of_class.len(), gate) {
-        (0, _) => Seen::passed(format!("{fine}{when}")),
-        (number, Some(gate)) => Seen::failed(gate, format!("{}{when}", found(class, number))),
-        (number, None) => Seen::passed(format!("{}, none of which gives or takes anything", found(class, number))),
-    };
-    let mut facts = json!({ "moment": compared.moment, "differences": of_class.len() });
+    let moments: Vec<Moment> = compared.iter().map(|compared| compared.moment).collect();
+    let mut about = json!({ "moments": moments, "differences": of_class.len() });
     if class == Class::Gain {
-        facts["expected"] = json!(self::facts(compared.expected));
-        facts["found"] = json!(self::facts(compared.found));
+        let rosters =
+            |compared: &Compared| json!({ "expected": facts(&compared.expected), "found": facts(&compared.found) });
+        about["rosters"] = json!(compared.iter().map(rosters).collect::<Vec<_>>());
     }
-    seen.with(facts)
+    seen.with(about)
 }
 
-fn found(class: Class, number: usize) -> String {
-    let what = match class {
-        Class::Gain => "more than should be: something gained",
-        Class::Stale => "replaced secrets work again",
-        Class::Downgrade => "weaker ways in",
-        Class::Loss => "less than should be: something lost",
-        Class::Changed => "further differences",
-    };
-    format!("{number} × {what} (see what differs)")
+/// With what it was compared, where that is not the moment itself.
+fn against(moment: Option<Moment>) -> &'static str {
+    match moment {
+        None | Some(Moment::Same) => "",
+        Some(Moment::Earlier) => ", against what is known since",
+        Some(Moment::Later) => ", against the last capture before it",
+    }
+}
+
+fn words(class: Class) -> &'static str {
+    match class {
+        Class::Gain => "somebody can do more than he should",
+        Class::Stale => "something that was replaced works again",
+        Class::Downgrade => "somebody is let in by weaker means",
+        Class::Loss => "somebody lost something",
+        Class::Changed => "something else differs",
+    }
 }
 
 /// Somebody must be able to administer what comes back.
@@ -108,8 +136,9 @@ mod tests {
     fn verdict_of(differences: &[Difference], found: &Roster) -> Verdict {
         let quiet = Quiet::default();
         let mut probes = Probes::new(&quiet);
-        let expected = roster(Vec::new());
-        add(&mut probes, &Compared { expected: &expected, found, moment: Moment::Same, differences }, 0.6);
+        let (expected, found, differences) = (roster(Vec::new()), found.clone(), differences.to_vec());
+        let compared = Compared { expected, found, moment: Moment::Same, differences };
+        add(&mut probes, &[compared], &Pseudonyms::default(), 0.6);
         // Some layer must have answered for a good verdict.
         let answered = Kind { id: "odoo.sign_in", layer: Layer::Odoo, grade: Grade::AReal };
         probes.add(answered, Seen::passed("in"), 0.0);

@@ -72,8 +72,11 @@ pub fn judge(found: &BTreeMap<DbOid, usize>, listed: &BTreeMap<DbOid, String>, w
     } else if ours == 0 {
         Seen::failed(Verdict::Inconclusive, "the tenant's own database was not found either, so this proves nothing")
     } else {
-        let absent = super::count(absent, "other database");
-        Seen::passed(format!("{absent} of the cluster: listed, and not a file of theirs is here"))
+        let others = super::count(absent, "other database");
+        Seen::passed(match absent {
+            0 => "no file of any other tenant's database is here; the cluster lists no other".to_owned(),
+            _ => format!("the cluster lists {others}, and not a file of theirs is here"),
+        })
     };
     seen.with(serde_json::json!({ "with_files": found, "wanted": wanted }))
 }
