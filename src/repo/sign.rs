@@ -123,7 +123,7 @@ fn signers_of_line(line: &str) -> Result<Option<Signer>, String> {
         for option in split_options(options) {
             match option.split_once('=') {
                 Some(("namespaces", list)) => {
-                    believed = list.trim_matches('"').split(',').any(|pattern| matches_namespace(pattern));
+                    believed = list.trim_matches('"').split(',').any(matches_namespace);
                 }
                 Some(("valid-after", time)) => signer_times.0 = Some(openssh_time(time)?),
                 Some(("valid-before", time)) => signer_times.1 = Some(openssh_time(time)?),

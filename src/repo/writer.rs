@@ -235,7 +235,7 @@ impl Shared {
                 Ok(verified) => return Ok(Some(verified)),
                 Err(RepoError::Store(error)) => return Err(error.into()),
                 Err(error) => {
-                    tracing::debug!(name, error = failure::chain(&error), "not a link of this writer's chain")
+                    tracing::debug!(name, error = failure::chain(&error), "not a link of this writer's chain");
                 }
             }
         }
