@@ -51,7 +51,7 @@ async fn main() {
         let (set, bytes) = filled.await.unwrap();
         let done = set.finish(serde_json::Value::Null).await.unwrap();
         report(round, bytes, began);
-        println!("      stored {} MB, {} files", done.stored_bytes >> 20, done.files);
+        println!("        stored {} MB, {} files", done.stored_bytes >> 20, done.files);
         stored = Some(done);
     }
     let signers = Arc::new(Signers::read(&at("signers")).unwrap());
@@ -61,13 +61,14 @@ async fn main() {
     let to = |entry: &lifeboat::repo::set::FileEntry| Some(PathBuf::from(&entry.path));
     let back = reader.extract(&body, &at("out"), to, &Quiet::default()).await.unwrap();
     report("back", back.bytes, began);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
 }
 
 fn report(what: &str, bytes: u64, began: Instant) {
     let seconds = began.elapsed().as_secs_f64();
     println!("{what:>6}: {} MB in {seconds:.2} s, {:.0} MB/s", bytes >> 20, bytes as f64 / 1e6 / seconds);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    println!("        {}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
 }
 
 fn fill_from(mut set: SetWriter, folder: &Path) -> (SetWriter, u64) {

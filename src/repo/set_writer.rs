@@ -29,6 +29,8 @@ use super::writer::{NewSet, Shared};
 
 /// How many bytes of pieces may be with the workers.
 const QUEUE_BYTES: usize = 16 << 20;
+/// How many pieces may wait to be placed: a small piece can be a slice that keeps a large buffer alive.
+const QUEUE_PIECES: usize = 128;
 
 /// What is known of a file when it begins.
 #[derive(Debug, Clone, Default)]
@@ -237,7 +239,11 @@ impl SetWriter {
         if let Some(error) = self.known.trouble.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
-        while self.queued_bytes > leave || leave == 0 || matches!(self.queue.front(), Some(item) if item.is_free()) {
+        while self.queued_bytes > leave
+            || self.queue.len() > QUEUE_PIECES
+            || leave == 0
+            || self.queue.front().is_some_and(Item::is_free)
+        {
             let Some(item) = self.queue.pop_front() else { break };
             self.place(item)?;
             let full = self.packing.settle(&self.known.shared.pool)?;
