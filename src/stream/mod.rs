@@ -10,6 +10,7 @@
 //! | [`preflight`] | is this server set up so that nothing can be lost |
 //! | [`resume`] | where the store's WAL ends: where to go on |
 //! | [`bindings`] | which scope a database belongs to, from which LSN on |
+//! | [`alarms`] | what a person is told meanwhile |
 //! | [`cut`] | when a tail or a stretch is due (pure) |
 //! | [`gather`] | what waits between two cuts |
 //! | [`commit`] | seals and stores, in order, one at a time |
@@ -17,6 +18,7 @@
 //! | [`receive`] | the loop that ties them |
 //! | [`files`] | new filestore files, shipped along |
 
+pub mod alarms;
 pub mod bindings;
 pub mod commit;
 pub mod cut;
