@@ -27,8 +27,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::Serialize;
-
 use crate::clock::Clock;
 use crate::config::{Config, When};
 use crate::failure::{Failure, Kind};
