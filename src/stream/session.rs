@@ -13,7 +13,7 @@ use super::cut::Thresholds;
 use super::files::{self, Followed, Shipping};
 use super::preflight::{self, ServerFacts};
 use super::receive::{self, Ended, Streaming, Until};
-use super::resume;
+use super::{resume, slot};
 use crate::backup::wait::history_of;
 use crate::clock::Clock;
 use crate::config::{Cluster, Config};
@@ -28,9 +28,6 @@ use crate::repo::envelope::{EnvelopeKind, Verified};
 use crate::repo::reader::Reader;
 use crate::repo::writer::Writer;
 use crate::watch::Watch;
-
-/// A quiet server's clock is written down this often.
-const HEARTBEAT: Duration = Duration::from_secs(60);
 
 /// What a stream works with.
 #[derive(Clone)]
@@ -73,28 +70,31 @@ impl Session {
         {
             self.watch.finding(finding);
         }
+        slot::wait_until_free(&mut connection, &self.server.place(), &self.cluster.slot).await?;
         let mut replication = Replication::connect(&self.server).await?;
         let identity = replication.identify().await?;
         let history = history_of(&mut replication, identity.timeline).await?;
-        if facts.slot.is_none() {
-            replication.create_slot(&self.cluster.slot).await?;
-        }
-        drop(replication);
-        let slot = sql::slot_facts(&mut connection, &self.cluster.slot).await?;
-        let restart = slot.and_then(|slot| slot.restart).unwrap_or(identity.flush_lsn);
 
         let stored = self.reader.stretches(identity.system_id, Some(&history)).await?;
         self.keep_orphaned_tails(&stored.good).await?;
         let envelopes: Vec<_> = stored.good.iter().map(|verified| verified.envelope.clone()).collect();
         let spares = self.writer.spares();
-        let position = resume::begin(
-            resume::last(&envelopes),
-            restart,
-            facts.segment_bytes,
-            &self.cluster.name,
-            &spares,
-            self.accept_gap,
-        )?;
+        let begin = |restart| {
+            let last = resume::last(&envelopes);
+            resume::begin(last, restart, facts.segment_bytes, &self.cluster.name, &spares, self.accept_gap)
+        };
+        let lost = facts.slot.as_ref().is_some_and(|slot| slot.wal_status == "lost");
+        if lost {
+            // Judged before anything is changed: a gap is an error until somebody accepts it.
+            begin(slot::would_begin(&mut connection).await?)?;
+            slot::remove(&mut connection, &self.cluster.slot).await?;
+        }
+        if lost || facts.slot.is_none() {
+            replication.create_slot(&self.cluster.slot).await?;
+        }
+        drop(replication);
+        let slot = sql::slot_facts(&mut connection, &self.cluster.slot).await?;
+        let position = begin(slot.and_then(|slot| slot.restart).unwrap_or(identity.flush_lsn))?;
         let scopes: BTreeMap<String, Scope> = self.mapped();
         let streaming = Streaming {
             server: self.server.clone(),
@@ -105,7 +105,7 @@ impl Session {
                 flush_age: unsigned(self.cluster.flush_interval),
                 flush_bytes: self.cluster.flush_bytes,
             },
-            heartbeat: HEARTBEAT,
+            heartbeat: unsigned(self.cluster.heartbeat),
             line: Line {
                 cluster: self.cluster.name.clone(),
                 system_id: identity.system_id,
