@@ -6,9 +6,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,10 +16,9 @@ use lifeboat::point::stored::Stored;
 use lifeboat::postgres::wal::{extent, merge};
 use lifeboat::repo::envelope::{EnvelopeKind, ObjectRef, Verified};
 use lifeboat::repo::identities::Identities;
-use lifeboat::repo::reader::Reader;
+use lifeboat::repo::reader::{Reader, What};
 use lifeboat::repo::sign::Signers;
 use lifeboat::repo::window::chain;
-use lifeboat::store::Store as _;
 use lifeboat::store::local::LocalStore;
 use rustix::process::Signal;
 use sha1::{Digest as _, Sha1};
@@ -29,7 +26,7 @@ use sha1::{Digest as _, Sha1};
 use support::cluster::{Cluster, Options};
 use support::estate::Estate;
 use support::fingerprint;
-use support::process::{Owned, run};
+use support::process::Owned;
 use support::restored::{processes_in, start};
 use support::tenants::Tenant;
 use support::workload::{Workload, last_number};
@@ -89,9 +86,10 @@ impl Library {
         let stored = self.runtime.block_on(Stored::read(&self.reader, &scopes)).unwrap();
         assert!(stored.bad.is_empty(), "{:?}", stored.bad);
         for point in &stored.points {
-            let window = stored.runs.iter().any(|stored| {
-                stored.run.from() <= point.facts.start_lsn && point.facts.lsn <= stored.run.to()
-            });
+            let window = stored
+                .runs
+                .iter()
+                .any(|stored| stored.run.from() <= point.facts.start_lsn && point.facts.lsn <= stored.run.to());
             assert!(window, "{} is listed and its WAL is not there", point.envelope.name);
             point.envelope.objects.iter().for_each(|object| self.whole(object));
         }
@@ -247,7 +245,10 @@ fn a_backup_killed_at_any_moment_lists_no_half_made_point_and_the_next_one_compl
     let longest = begun.elapsed();
     assert_eq!(library.points(&["initech"]).len(), 1);
     for round in 0..6 {
-        cluster.psql("initech", &format!("CREATE TABLE round_{round} AS SELECT n, md5(n::text) FROM generate_series(1, 2000) n"));
+        cluster.psql(
+            "initech",
+            &format!("CREATE TABLE round_{round} AS SELECT n, md5(n::text) FROM generate_series(1, 2000) n"),
+        );
         let before = library.points(&["initech"]);
         let finished = !estate.spawn(&["backup"]).kill_after(dice.delay(longest));
         let after = library.points(&["initech"]);
@@ -307,4 +308,142 @@ fn a_restore_killed_at_any_moment_leaves_nothing_running_and_nothing_that_claims
     let source = fingerprint::take(&cluster.server, "initech");
     let state = fingerprint::take(&there.running.server, "initech");
     assert_eq!(fingerprint::differences(&source, &state), Vec::<String>::new());
+}
+
+/// Ends on SIGTERM by itself, and says how: the last line of what it wrote.
+fn drained(estate: &Estate, mut stream: Owned) -> serde_json::Value {
+    stream.signal(Signal::TERM);
+    let status = stream.wait(Duration::from_secs(15)).expect("it drains");
+    assert!(status.code().is_some_and(|code| code == 0 || code == 3), "{status}: {}", log_of(estate, "stream"));
+    let log = log_of(estate, "stream");
+    let last = log.lines().rev().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).unwrap();
+    assert_eq!(last["command"], "stream", "{log}");
+    last
+}
+
+fn wait_until_streaming(cluster: &Cluster, stream: &mut Owned) {
+    let begun = Instant::now();
+    while cluster.psql("postgres", "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") != "1" {
+        assert!(stream.wait(Duration::ZERO).is_none(), "the stream has ended");
+        assert!(begun.elapsed() < Duration::from_secs(10), "nobody streams");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_stream_told_to_stop_stores_what_it_has_and_one_whose_server_restarts_ends_with_7_and_goes_on_later() {
+    let mut cluster = cluster();
+    let estate = Estate::new(&cluster, &[Tenant::Initech], "");
+    let (library, system) = (Library::of(&estate), system_of(&cluster));
+    let mut stream = estate.spawn(&["stream"]);
+    wait_until_streaming(&cluster, &mut stream);
+    cluster.psql("initech", "CREATE TABLE kept AS SELECT n FROM generate_series(1, 1000) n");
+    let committed = lsn(&cluster.server.insert_lsn());
+    // No flush was due yet with the usual second; SIGTERM stores it all the same.
+    std::thread::sleep(Duration::from_millis(200));
+    let said = drained(&estate, stream);
+    let (durable, _) = library.wal(system);
+    assert!(durable >= committed, "{durable} of {committed}");
+    assert_eq!(lsn(said["clusters"]["main"]["durable"].as_str().unwrap()), durable);
+    assert!(acknowledged(&cluster) <= durable);
+
+    let mut stream = estate.spawn(&["stream"]);
+    wait_until_streaming(&cluster, &mut stream);
+    cluster.psql("initech", "INSERT INTO kept SELECT n FROM generate_series(1, 1000) n");
+    cluster.stop();
+    let status = stream.wait(Duration::from_secs(15)).expect("the stream ends with its server");
+    assert_eq!(status.code(), Some(7), "{}", log_of(&estate, "stream"));
+    let refused = estate.run(&["stream", "--once"]).expect(7);
+    assert!(refused.json["error"]["next"].as_str().unwrap().contains("try again"), "{:#}", refused.json);
+    cluster.start_again();
+    cluster.psql("initech", "INSERT INTO kept VALUES (1)");
+    let committed = lsn(&cluster.server.insert_lsn());
+    estate.run(&["stream", "--once"]).expect(0);
+    let (durable, wal) = library.wal(system);
+    assert!(durable >= committed);
+    library.equals(&wal, &cluster.data.join("pg_wal"));
+}
+
+#[test]
+fn a_quiet_time_is_covered_by_heartbeats_and_new_files_come_back_without_a_new_backup() {
+    let cluster = cluster();
+    let estate = Estate::new(&cluster, &[Tenant::Initech], "");
+    estate.tune("heartbeat = \"300ms\"");
+    // Longer than a test: what is written belongs to the heartbeat alone.
+    cluster.psql("postgres", "ALTER SYSTEM SET checkpoint_timeout = '1d'");
+    cluster.psql("postgres", "ALTER SYSTEM SET autovacuum = off");
+    cluster.psql("postgres", "SELECT pg_reload_conf()");
+    done(estate.run(&["backup"]));
+    let mut stream = estate.spawn(&["stream"]);
+    wait_until_streaming(&cluster, &mut stream);
+
+    let files = cluster.filestore.join("initech");
+    let (whole, half) = (attach(&cluster, &files, "whole", 1.0), attach(&cluster, &files, "half", 0.5));
+    std::thread::sleep(Duration::from_millis(6500)); // one look at the folders
+    let (sets, _) = shipped(&Library::of(&estate));
+    assert!(sets.contains(&whole) && !sets.contains(&half), "{sets:?}");
+    finish(&files, &half, "half");
+    std::thread::sleep(Duration::from_millis(5500));
+    let (sets, count) = shipped(&Library::of(&estate));
+    assert!(sets.contains(&half), "{sets:?}");
+
+    // Quiet from here on; a moment after the last commit is covered although no WAL came.
+    let quiet = cluster
+        .psql("postgres", "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+    std::thread::sleep(Duration::from_millis(1500));
+    drained(&estate, stream);
+    assert_eq!(shipped(&Library::of(&estate)).1, count, "sets without new files");
+    let target = support::scratch();
+    let to = target.path().join("r");
+    let asked = ["restore", "initech", "--at", &quiet, "--to", to.to_str().unwrap()];
+    let restored = done(estate.run(&asked));
+    assert_eq!(restored.json["filestore"]["missing"], 0);
+    for (name, text) in [(&whole, "whole"), (&half, "half")] {
+        let content = std::fs::read(to.join("filestore/initech").join(name)).unwrap();
+        assert_eq!(content, content_of(text), "{name}");
+    }
+}
+
+fn content_of(text: &str) -> Vec<u8> {
+    text.repeat(5000).into_bytes()
+}
+
+fn name_of(content: &[u8]) -> String {
+    let sum = hex::encode(Sha1::digest(content));
+    format!("{}/{sum}", &sum[..2])
+}
+
+/// Writes (a part of) an attachment's file under its final name, as Odoo does, and commits its row.
+fn attach(cluster: &Cluster, files: &Path, text: &str, part: f64) -> String {
+    let content = content_of(text);
+    let name = name_of(&content);
+    std::fs::create_dir_all(files.join(&name[..2])).unwrap();
+    let there = (content.len() as f64 * part) as usize;
+    std::fs::write(files.join(&name), &content[..there]).unwrap();
+    let row = format!(
+        "INSERT INTO ir_attachment (name, type, store_fname, checksum, file_size, mimetype, create_date) \
+         VALUES ('{text}', 'binary', '{name}', '{}', {}, 'text/plain', now())",
+        &name[3..],
+        content.len()
+    );
+    cluster.psql("initech", &row);
+    name
+}
+
+fn finish(files: &Path, name: &str, text: &str) {
+    std::fs::write(files.join(name), content_of(text)).unwrap();
+}
+
+/// The names that the shipped sets hold as whole files, and how many such sets there are.
+fn shipped(library: &Library) -> (Vec<String>, usize) {
+    let scope = Scope::Tenant("initech".to_owned());
+    let listing = library.runtime.block_on(library.reader.envelopes(&scope, What::Sets)).unwrap();
+    let mut names = Vec::new();
+    let sets: Vec<_> = listing.good.iter().filter(|set| set.source == "files-initech").collect();
+    for set in &sets {
+        let body = library.runtime.block_on(library.reader.body(set)).unwrap();
+        let entries = body.entries().unwrap().map(Result::unwrap);
+        names.extend(entries.filter(|entry| entry.tags.is_empty()).map(|entry| entry.path));
+    }
+    (names, sets.len())
 }
