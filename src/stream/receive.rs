@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::bindings::{Alarm, Bindings, Database};
+use super::alarms;
+use super::bindings::{Bindings, Database};
 use super::commit::{self, Durable, Job, Line, Locks};
 use super::cut::{Cut, Thresholds, Waiting, decide};
 use super::gather::{Gathered, Taken};
@@ -22,12 +23,12 @@ use crate::postgres::connect::Server;
 use crate::postgres::replication::Replication;
 use crate::postgres::sql;
 use crate::postgres::wal::error::End;
-use crate::postgres::wal::notice::Notice;
 use crate::postgres::wal::version::Version;
 use crate::postgres::wal::{Splitter, Start};
 use crate::postgres::wal_stream::{WalEvent, WalStream};
+use crate::postgres::wire::{Fault, WireError};
 use crate::repo::writer::Writer;
-use crate::watch::{Watch, warn};
+use crate::watch::Watch;
 
 /// How often thresholds are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -83,7 +84,10 @@ pub async fn run(
 ) -> Result<Ended, Failure> {
     let mut replication = Replication::connect(&streaming.server).await?;
     let goal = replication.identify().await?.flush_lsn;
-    let stream = replication.start_physical(Some(&streaming.slot), position.at, streaming.line.timeline).await?;
+    let stream = replication
+        .start_physical(Some(&streaming.slot), position.at, streaming.line.timeline)
+        .await
+        .map_err(|error| busy_or(error, &streaming.slot))?;
     let (jobs, queue) = mpsc::channel(1);
     let watched = durable.subscribe();
     let committer = tokio::spawn(commit::run(
@@ -109,6 +113,19 @@ pub async fn run(
     }
     stored.and(received)?;
     Ok(Ended { from, durable: reached, received_bytes, commits })
+}
+
+/// SQLSTATE 55006, `object_in_use`: somebody else streams by this slot.
+fn busy_or(error: WireError, slot: &str) -> Failure {
+    match &error.fault {
+        Fault::Server { sqlstate, .. } if sqlstate == "55006" => Failure::new(
+            Kind::Refused,
+            format!("slot {slot}"),
+            "another stream is using it",
+            "one stream is enough; stop the other one to run this one",
+        ),
+        _ => error.into(),
+    }
 }
 
 struct Receiver {
@@ -264,7 +281,7 @@ impl Receiver {
         let bindings = self.splitter.owners();
         bindings.learn(&databases, |name| scopes.get(name).cloned(), at);
         for alarm in bindings.take_alarms() {
-            announce(&*self.streaming.watch, &alarm);
+            alarms::of_bindings(&*self.streaming.watch, &alarm);
         }
         Ok(())
     }
@@ -274,7 +291,7 @@ impl Receiver {
         if let Some(split) = self.splitter.take() {
             self.commits += split.commits.count;
             for notice in &split.notices {
-                say(&*self.streaming.watch, notice);
+                alarms::of_wal(&*self.streaming.watch, notice);
             }
             let owners = self.splitter.owners();
             let taken =
@@ -380,53 +397,4 @@ pub async fn list_databases(connection: &mut sqlx::PgConnection) -> Result<Vec<D
             _ => None,
         })
         .collect())
-}
-
-fn say(watch: &dyn Watch, notice: &Notice) {
-    match notice {
-        Notice::Unknown { at, rmgr, info, reason } => warn(
-            watch,
-            format!("WAL record at {at}"),
-            format!(
-                "is of a kind nobody knows (resource manager {rmgr}, info 0x{info:02X}, {reason:?}): it is quarantined, and no restore goes past it"
-            ),
-            "report the record's kind; a base backup taken now opens a window after it",
-        ),
-        Notice::CopiedFrom { db, source, at } => warn(
-            watch,
-            format!("database {db}"),
-            format!("was copied file by file from database {source} at {at}: a restore past that needs both keys"),
-            "take a base backup now; after it, the copy stands on its own",
-        ),
-        Notice::Tablespace { oid, path, at } => warn(
-            watch,
-            format!("tablespace {oid} at {path}"),
-            format!("was made at {at}: a restore from an older base backup cannot replay past that"),
-            "take a base backup now",
-        ),
-        Notice::Aborted { .. } | Notice::Created { .. } | Notice::Dropped { .. } => {}
-    }
-}
-
-fn announce(watch: &dyn Watch, alarm: &Alarm) {
-    match alarm {
-        Alarm::Spare { oid, scope } => warn(
-            watch,
-            format!("database {oid}"),
-            format!("belongs to no tenant; it is sealed to {scope}, a key of its own"),
-            "map it to a tenant in lifeboat.toml ([tenants.<id>] databases)",
-        ),
-        Alarm::NoSpareLeft { oid } => warn(
-            watch,
-            format!("database {oid}"),
-            "belongs to no tenant and no spare key is left; it goes to quarantine",
-            "make more spares: `lifeboat key new spare`, then restart the stream",
-        ),
-        Alarm::Rebound { name, was, now, .. } => warn(
-            watch,
-            format!("database {name}"),
-            format!("is {now}'s from here on; what was written before stays under {was}"),
-            "keep both keys until the older WAL has lapsed",
-        ),
-    }
 }

@@ -10,33 +10,45 @@ use sqlx::PgConnection;
 
 use crate::failure::{Failure, Kind};
 use crate::ids::Lsn;
+use crate::postgres::connect::Server;
 use crate::postgres::sql;
+use crate::watch::{Watch, note};
 
-/// A killed stream's slot is free after this long at the latest, where the server's machine is the same or reachable.
-const PATIENCE: Duration = Duration::from_secs(5);
-const ASK_EVERY: Duration = Duration::from_millis(100);
+/// A killed stream's slot is free after this long at the latest, where the server sees at once that its peer is gone.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_millis(200);
 
-/// Waits until nobody reads the slot; one that does not exist is free.
+/// Waits until nobody reads the slot; one that does not exist is free. Without `patience` it waits for ever, and says so once.
 ///
 /// # Errors
-/// `Unreachable`, with who holds it, when it stays held; of the server.
-pub async fn wait_until_free(connection: &mut PgConnection, place: &str, name: &str) -> Result<(), Failure> {
+/// `Refused`, with who holds it, when it is held for longer than `patience`; of the server.
+pub async fn wait_until_free(
+    server: &Server,
+    name: &str,
+    patience: Option<Duration>,
+    watch: &dyn Watch,
+) -> Result<(), Failure> {
     let began = Instant::now();
+    let what = format!("slot {name} on {}", server.place());
     let asked = format!(
         "SELECT active_pid::text, coalesce(nullif(application_name, ''), 'a program without a name'), \
          coalesce(client_addr::text, 'this host') \
          FROM pg_replication_slots LEFT JOIN pg_stat_replication ON pid = active_pid WHERE active AND slot_name = {}",
         sql::quoted_text(name)
     );
+    let mut connection = sql::connect(server, &server.database).await?;
+    let mut said = false;
     loop {
-        let rows = sql::text_rows(connection, &format!("replication slot {name}"), &asked).await?;
+        let rows = sql::text_rows(&mut connection, &what, &asked).await?;
         let Some(row) = rows.into_iter().next() else { return Ok(()) };
-        if began.elapsed() > PATIENCE {
-            let text = |index: usize| row.get(index).cloned().flatten().unwrap_or_default();
-            let cause =
-                format!("is read by another stream already: {} on {} (server process {})", text(1), text(2), text(0));
-            let next = "one stream per cluster is enough: leave it running, or stop it and try again";
-            return Err(Failure::new(Kind::Unreachable, format!("slot {name} on {place}"), cause, next));
+        let text = |index: usize| row.get(index).cloned().flatten().unwrap_or_default();
+        let cause = format!("another stream is using it: {} on {}, server process {}", text(1), text(2), text(0));
+        if patience.is_some_and(|patience| began.elapsed() > patience) {
+            let next = "one stream is enough; stop the other one to run this one";
+            return Err(Failure::new(Kind::Refused, what, cause, next));
+        }
+        if began.elapsed() > PATIENCE && !std::mem::replace(&mut said, true) {
+            note(watch, &*what, format!("{cause}; this one goes on when it ends"));
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
