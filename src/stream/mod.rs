@@ -8,6 +8,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`preflight`] | is this server set up so that nothing can be lost |
+//! | [`slot`] | our replication slot: free, whole, or made anew |
 //! | [`resume`] | where the store's WAL ends: where to go on |
 //! | [`bindings`] | which scope a database belongs to, from which LSN on |
 //! | [`alarms`] | what a person is told meanwhile |
@@ -28,3 +29,4 @@ pub mod preflight;
 pub mod receive;
 pub mod resume;
 pub mod session;
+pub mod slot;

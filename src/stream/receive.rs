@@ -139,7 +139,10 @@ struct Receiver {
     flushed: usize,
     from: Lsn,
     clock: Option<Timestamp>,
+    /// When `clock` arrived, and when one was last written down.
+    clock_heard: Instant,
     clock_written: Instant,
+    clock_asked: bool,
     last_record: Option<Lsn>,
     told: Instant,
     received: Lsn,
@@ -173,7 +176,9 @@ impl Receiver {
             flushed: 0,
             from: position.at,
             clock: None,
+            clock_heard: Instant::now(),
             clock_written: Instant::now(),
+            clock_asked: false,
             last_record: position.previous_record,
             told: Instant::now(),
             received: position.at,
@@ -204,6 +209,9 @@ impl Receiver {
             if self.told.elapsed() >= STATUS_EVERY {
                 self.tell().await?;
             }
+            if self.quiet() && !self.clock_is_fresh() && !self.clock_asked {
+                self.ask_clock().await?;
+            }
             if self.splitter.owners().wants_names() {
                 self.learn_databases().await?;
             }
@@ -221,10 +229,10 @@ impl Receiver {
                 self.received = at.plus(bytes.len() as u64);
                 self.received_bytes += bytes.len() as u64;
                 self.streaming.watch.advance(bytes.len() as u64);
-                self.clock = Some(server_clock);
+                self.hear(server_clock);
             }
             WalEvent::Keepalive { server_clock, reply_requested, .. } => {
-                self.clock = Some(server_clock);
+                self.hear(server_clock);
                 if reply_requested {
                     self.told = self.told.checked_sub(STATUS_EVERY).unwrap_or(self.told);
                 }
@@ -241,6 +249,10 @@ impl Receiver {
         Ok(())
     }
 
+    fn hear(&mut self, server_clock: Timestamp) {
+        (self.clock, self.clock_heard, self.clock_asked) = (Some(server_clock), Instant::now(), false);
+    }
+
     fn waiting_bytes(&self) -> u64 {
         self.splitter.complete_to().since(self.takes.first().map_or(self.durable.borrow().to, |take| take.from))
     }
@@ -249,6 +261,14 @@ impl Receiver {
         let durable = self.durable.borrow_and_update().to;
         self.stream.status(self.received, durable, durable, false).await?;
         self.told = Instant::now();
+        Ok(())
+    }
+
+    /// A quiet server says the time only every half `wal_sender_timeout`, unless it is asked.
+    async fn ask_clock(&mut self) -> Result<(), Failure> {
+        let durable = self.durable.borrow().to;
+        self.stream.status(self.received, durable, durable, true).await?;
+        self.clock_asked = true;
         Ok(())
     }
 
@@ -288,7 +308,7 @@ impl Receiver {
         match decide(&self.waiting(), &self.streaming.thresholds) {
             Cut::Stretch => self.send(false, clock),
             Cut::Tail => self.send(true, clock),
-            Cut::Nothing if self.quiet() => self.heartbeat(clock),
+            Cut::Nothing if self.quiet() && self.clock_is_fresh() => self.heartbeat(clock),
             Cut::Nothing => {}
         }
         Ok(())
@@ -299,6 +319,11 @@ impl Receiver {
         self.clock_written.elapsed() >= self.streaming.heartbeat
             && self.flushed == self.takes.len()
             && self.durable.borrow().to == self.from
+    }
+
+    /// Whether the server's word is from after the quiet time that a heartbeat is about.
+    fn clock_is_fresh(&self) -> bool {
+        self.clock_heard.duration_since(self.clock_written) >= self.streaming.heartbeat
     }
 
     /// Writes down that up to here, and at this time, the server had nothing new: a quiet time is covered too.
