@@ -90,7 +90,8 @@ impl Restore<'_> {
         // Indexes built under another collation would be dumped as definitions only, but constraints are checked by them.
         let mut superuser = brought.recovered.connect("postgres").await?;
         restored.delivered.refreshed =
-            super::collation::refresh(&brought.recovered, &mut superuser, &*self.watch).await?;
+            super::collation::refresh(&brought.recovered, &mut superuser, brought.wanted().as_ref(), &*self.watch)
+                .await?;
         let mut source = brought.recovered.connect(&database.name).await?;
         let contents = inspect::read(&mut source).await?;
         let verdict = inspect::judge(&contents, &tenant.allow_extensions, &tenant.allow)?;

@@ -8,6 +8,7 @@
 //! Everything is fetched and checked before anything is started; everything is recovered in a sandbox; nothing that exists is
 //! overwritten; what was reached is compared with what was asked. A restore that fails leaves nothing behind.
 
+pub mod around;
 pub mod assemble;
 pub mod choose;
 pub mod clean;

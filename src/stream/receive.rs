@@ -26,6 +26,7 @@ use crate::postgres::wal::notice::Notice;
 use crate::postgres::wal::version::Version;
 use crate::postgres::wal::{Splitter, Start};
 use crate::postgres::wal_stream::{WalEvent, WalStream};
+use crate::postgres::wire::{Fault, WireError};
 use crate::repo::writer::Writer;
 use crate::watch::{Watch, warn};
 
@@ -85,7 +86,10 @@ pub async fn run(
 ) -> Result<Ended, Failure> {
     let mut replication = Replication::connect(&streaming.server).await?;
     let goal = replication.identify().await?.flush_lsn;
-    let stream = replication.start_physical(Some(&streaming.slot), position.at, streaming.line.timeline).await?;
+    let stream = replication
+        .start_physical(Some(&streaming.slot), position.at, streaming.line.timeline)
+        .await
+        .map_err(|error| busy_or(error, &streaming.slot))?;
     let (jobs, queue) = mpsc::channel(1);
     let watched = durable.subscribe();
     let committer = tokio::spawn(commit::run(
@@ -111,6 +115,19 @@ pub async fn run(
     }
     stored.and(received)?;
     Ok(Ended { from, durable: reached, received_bytes, commits })
+}
+
+/// SQLSTATE 55006, `object_in_use`: somebody else streams by this slot.
+fn busy_or(error: WireError, slot: &str) -> Failure {
+    match &error.fault {
+        Fault::Server { sqlstate, .. } if sqlstate == "55006" => Failure::new(
+            Kind::Refused,
+            format!("slot {slot}"),
+            "another stream is using it",
+            "one stream is enough; stop the other one to run this one",
+        ),
+        _ => error.into(),
+    }
 }
 
 struct Receiver {

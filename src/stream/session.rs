@@ -27,10 +27,13 @@ use crate::postgres::wal::version::Version;
 use crate::repo::envelope::{EnvelopeKind, Verified};
 use crate::repo::reader::Reader;
 use crate::repo::writer::Writer;
-use crate::watch::Watch;
+use crate::watch::{Watch, note};
 
 /// A quiet server's clock is written down this often.
 const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// How often a stream that waits for its slot tries again.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// What a stream works with.
 #[derive(Clone)]
@@ -45,6 +48,15 @@ pub struct Session {
     pub watch: Arc<dyn Watch>,
     /// Go on although WAL is lost for good between the store's end and what the server still has.
     pub accept_gap: bool,
+    pub when_busy: WhenBusy,
+}
+
+/// What a stream does while another one uses the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenBusy {
+    /// Takes over when the other ends: a new pod while the old one drains, or a stream started during a backup's own.
+    Wait,
+    Refuse,
 }
 
 impl Session {
@@ -54,15 +66,29 @@ impl Session {
     /// # Errors
     /// Of preflight (what to change), of a gap (its range), of the server or the store while streaming.
     pub async fn run(self, until: Until, stop: CancellationToken) -> Result<Ended, Failure> {
-        let (streaming, position) = self.prepare().await?;
-        let (durable, _) = watch::channel(Durable { to: position.at, stretches_to: position.at });
-        let shipping = self.ship_files(stop.child_token());
-        let ended = receive::run(streaming, position, durable, until, stop.clone()).await;
-        stop.cancel();
-        let shipped = shipping.await.map_err(crate::failure::panicked)?;
-        let ended = ended?;
-        shipped?;
-        Ok(ended)
+        let mut said = false;
+        loop {
+            let (streaming, position) = self.prepare().await?;
+            let (durable, _) = watch::channel(Durable { to: position.at, stretches_to: position.at });
+            let shipping_stop = stop.child_token();
+            let shipping = self.ship_files(shipping_stop.clone());
+            let ended = receive::run(streaming, position, durable, until, stop.clone()).await;
+            shipping_stop.cancel();
+            let shipped = shipping.await.map_err(crate::failure::panicked)?;
+            match ended {
+                Err(busy) if busy.kind == Kind::Refused && self.when_busy == WhenBusy::Wait => {
+                    if !std::mem::replace(&mut said, true) {
+                        note(&*self.watch, busy.object, "another stream is using it; this one goes on when it ends");
+                    }
+                    tokio::select! {
+                        () = stop.cancelled() => return Err(Failure::new(busy.kind, self.cluster.slot, busy.cause, busy.next)),
+                        () = tokio::time::sleep(TRY_AGAIN) => {}
+                    }
+                }
+                Err(failure) => return Err(failure),
+                Ok(ended) => return shipped.map(|()| ended),
+            }
+        }
     }
 
     async fn prepare(&self) -> Result<(Streaming, resume::Position), Failure> {
@@ -202,15 +228,19 @@ pub async fn beside<T>(session: Session, work: impl Future<Output = Result<T, Fa
         return work.await;
     }
     let stop = CancellationToken::new();
+    let session = Session { when_busy: WhenBusy::Refuse, ..session };
     let mut streaming = tokio::spawn(session.run(Until::Stopped, stop.clone()));
+    let mut work = std::pin::pin!(work);
     let worked = tokio::select! {
-        worked = work => worked,
-        ended = &mut streaming => {
-            let ended = ended.map_err(crate::failure::panicked)?;
-            return Err(ended.err().unwrap_or_else(|| {
-                Failure::new(Kind::Failed, "stream", "ended before the backup did", "run the backup again")
-            }));
-        }
+        worked = &mut work => worked,
+        ended = &mut streaming => match ended.map_err(crate::failure::panicked)? {
+            // A stream of its own started at the same moment: that one serves as well.
+            Err(failure) if failure.kind == Kind::Refused => return work.await,
+            Err(failure) => return Err(failure),
+            Ok(_) => {
+                return Err(Failure::new(Kind::Failed, "stream", "ended before the backup did", "run the backup again"));
+            }
+        },
     };
     stop.cancel();
     let streamed = streaming.await.map_err(crate::failure::panicked)?;
