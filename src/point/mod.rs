@@ -6,6 +6,8 @@ pub mod window;
 
 pub use window::{PointFacts, Run, Window};
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{DbOid, Scope};
@@ -48,6 +50,10 @@ pub struct SetReference {
 pub struct PointDatabase {
     pub oid: DbOid,
     pub name: String,
+    /// Relation file numbers, with the table that each belongs to (an index and a TOAST table belong to theirs): what
+    /// `points --around` calls things by.
+    #[serde(default)]
+    pub tables: BTreeMap<u32, String>,
 }
 
 /// The sealed part of a point.

@@ -37,7 +37,7 @@ pub async fn tidy(
     if let Some(wanted) = wanted {
         delivered.removed = clean::remove_others(&mut connection, wanted, watch).await?;
     }
-    delivered.refreshed = collation::refresh(recovered, &mut connection, watch).await?;
+    delivered.refreshed = collation::refresh(recovered, &mut connection, wanted, watch).await?;
     // What was replayed names others; after the checkpoint nothing before this segment is needed.
     for statement in ["CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT"] {
         sql::execute(&mut connection, "the recovered server", statement).await?;

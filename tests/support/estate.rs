@@ -66,9 +66,21 @@ impl Estate {
         let config = root.join("lifeboat.toml");
         std::fs::write(&config, text(cluster, tenants) + more).expect("the configuration");
         std::fs::create_dir(root.join("store")).expect("the store's folder");
+        for tenant in tenants {
+            // To hold Odoo's collection while files are copied, as `docs` ask for.
+            let grant = format!("GRANT UPDATE ON ir_cron, ir_attachment TO {BACKUP_USER}");
+            cluster.psql(tenant.name(), &grant);
+        }
         let estate = Self { config, store: root.join("store"), identities: root.join("identities"), dir };
         estate.make_keys();
         estate
+    }
+
+    /// Adds `keys` (lines that are not there yet) to the cluster's table.
+    pub fn tune(&self, keys: &str) {
+        let text = std::fs::read_to_string(&self.config).expect("the configuration");
+        let head = format!("[clusters.{CLUSTER}]\n");
+        std::fs::write(&self.config, text.replacen(&head, &format!("{head}{keys}\n"), 1)).expect("the configuration");
     }
 
     /// `init` leaves the configuration as it is and makes the keys of every scope that it names.
@@ -93,8 +105,7 @@ impl Estate {
         let lines = std::fs::read_to_string(calls.path()).expect("the store's calls");
         let store_calls = lines.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
         let stdout = String::from_utf8(output.stdout).expect("text");
-        let json =
-            if stdout.trim().is_empty() { Value::Null } else { serde_json::from_str(&stdout).expect("one object") };
+        let json = outcome(arguments.first().expect("a command"), &stdout);
         let code = output.status.code().expect("it was not killed");
         Outcome { code, json, stderr: String::from_utf8_lossy(&output.stderr).into_owned(), store_calls }
     }
