@@ -78,6 +78,8 @@ const CONFIGURATION: &str = "\
 listen_addresses = ''
 archive_mode = off
 max_logical_replication_workers = 0
+# Tablespaces were restored as plain folders in pg_tblspc.
+allow_in_place_tablespaces = on
 ";
 
 const ACCESS: &str = "\

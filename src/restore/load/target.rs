@@ -161,7 +161,14 @@ impl Target {
             .env("PGPASSFILE", &pass)
             .env("PGSSLMODE", self.server.sslmode.name())
             .arg("--single-transaction")
-            .args(["--exit-on-error", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"])
+            .args([
+                "--exit-on-error",
+                "--no-owner",
+                "--no-privileges",
+                "--no-publications",
+                "--no-subscriptions",
+                "--no-tablespaces",
+            ])
             .args(["--no-password", "--role", &self.owner_of_loader().await?])
             .arg("--use-list")
             .arg(&list)
