@@ -72,7 +72,8 @@ pub async fn take(
             );
             continue;
         };
-        taken.databases.push(PointDatabase { oid, name: database.clone() });
+        let tables = tables_of(server, database).await?;
+        taken.databases.push(PointDatabase { oid, name: database.clone(), tables });
         take_database(backup, tenant, server, database, locked_until, &mut taken).await?;
     }
     if taken.lsn == Lsn(0) {
@@ -204,6 +205,24 @@ async fn mark(connection: &mut PgConnection) -> Result<Lsn, Failure> {
     text.parse().map_err(|error: crate::ids::IdError| {
         Failure::new(Kind::Failed, "server", error.to_string(), "report this defect")
     })
+}
+
+/// An index stands for its table, a TOAST table and its index for the table they serve.
+const TABLES: &str = "SELECT pg_relation_filenode(c.oid)::text, coalesce(w.relname, o.relname, t.relname, c.relname)::text \
+    FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid LEFT JOIN pg_class t ON t.oid = i.indrelid \
+    LEFT JOIN pg_class o ON o.reltoastrelid = c.oid LEFT JOIN pg_class w ON w.reltoastrelid = t.oid \
+    WHERE pg_relation_filenode(c.oid) IS NOT NULL";
+
+async fn tables_of(server: &Server, database: &str) -> Result<BTreeMap<u32, String>, Failure> {
+    let mut connection = sql::connect(server, database).await?;
+    let rows = sql::text_rows(&mut connection, "the list of tables", TABLES).await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| match row.as_slice() {
+            [Some(file), Some(name)] => Some((file.parse().ok()?, name.clone())),
+            _ => None,
+        })
+        .collect())
 }
 
 async fn oid_of(server: &Server, database: &str) -> Result<Option<DbOid>, Failure> {

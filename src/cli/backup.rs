@@ -12,9 +12,9 @@ use crate::backup::{Backup, Made};
 use crate::config::size::shown;
 use crate::config::{Tenant, when};
 use crate::failure::Failure;
-use crate::stream::session::{self, Session};
+use crate::stream::session::{self, Session, WhenBusy};
 
-/// Make one recovery point: base backup where it is due, filestore, access, references
+/// Make one recovery point: base backup, filestore, access
 ///
 /// Without names, every tenant of the estate. Where no stream runs, one runs beside the backup for as long as it takes.
 #[derive(Debug, clap::Args)]
@@ -63,6 +63,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
             clock: context.clock.clone(),
             watch: Arc::clone(&context.watch),
             accept_gap: false,
+            when_busy: WhenBusy::Refuse,
         };
         let backup = Backup {
             config: &config,

@@ -1,8 +1,23 @@
 //! `lifeboat points`: what can be restored.
 
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
 use super::context::Context;
+use super::open;
 use super::outcome::Report;
-use crate::failure::{Failure, Kind};
+use super::table::{Cell, Table};
+use crate::config::size::shown;
+use crate::config::{Config, When, when};
+use crate::failure::{self, Failure, Kind};
+use crate::ids::Scope;
+use crate::point::stored::Stored;
+use crate::repo::envelope::Verified;
+use crate::repo::reader::What;
+use crate::restore::Restore;
+use crate::restore::around::Commit;
+use crate::watch::{Finding, Level};
 
 /// Show what can be restored: windows, gaps, sizes, locks
 ///
@@ -20,10 +35,130 @@ pub struct Args {
     pub around: Option<String>,
 }
 
-/// Lists.
+/// Lists what there is; needs no key. Around a moment it opens the tenant's WAL, and needs the keys.
 ///
 /// # Errors
-/// Always, until the lead connects it.
-pub async fn run(_args: Args, _context: &Context) -> Result<Report, Failure> {
-    Err(Failure::new(Kind::Failed, "lifeboat points", "not connected", "wait for the next version"))
+/// Of the store; around a moment, as a restore to it.
+pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
+    let config = context.config()?;
+    match (&args.tenant, &args.around) {
+        (Some(tenant), Some(around)) => show_around(context, &config, tenant, around).await,
+        (None, Some(_)) => {
+            let next = "name it: `lifeboat points TENANT --around WHEN`";
+            Err(Failure::new(Kind::Usage, "--around", "is about one tenant", next))
+        }
+        (tenant, None) => list(context, &config, tenant.as_deref()).await,
+    }
+}
+
+async fn list(context: &Context, config: &Config, tenant: Option<&str>) -> Result<Report, Failure> {
+    let reader = open::keyless_reader(context, config)?;
+    let ids: Vec<String> = match tenant {
+        Some(id) => vec![config.tenant(id)?.id.clone()],
+        None => config.tenants.keys().cloned().collect(),
+    };
+    let (mut tenants, mut text) = (serde_json::Map::new(), String::new());
+    let mut report = Report::default();
+    for id in ids {
+        let scope = Scope::Tenant(id.clone());
+        let stored = Stored::read(&reader, std::slice::from_ref(&scope)).await?;
+        let sets = reader.envelopes(&scope, What::Sets).await?;
+        for (name, error) in stored.bad.iter().chain(&sets.bad) {
+            report.findings.push(not_believed(name, &failure::chain(error)));
+        }
+        for fork in &stored.forks {
+            report.findings.push(not_believed(&fork.names.join(" and "), "they tell different WAL"));
+        }
+        text += &drawn(&id, &stored, &sets.good, config, context);
+        tenants.insert(id, json_of(&stored, &sets.good));
+    }
+    report.json = json!({ "tenants": tenants }).as_object().cloned().unwrap_or_default();
+    report.text = text;
+    Ok(report)
+}
+
+fn not_believed(name: &str, why: &str) -> Finding {
+    Finding {
+        level: Level::Warning,
+        object: name.to_owned(),
+        what: format!("is not believed: {why}"),
+        next: "look at it and at the second copy; nothing is restored from it".to_owned(),
+    }
+}
+
+fn json_of(stored: &Stored, sets: &[Verified]) -> Value {
+    let points: Vec<Value> = stored
+        .points
+        .iter()
+        .map(|point| {
+            json!({ "envelope": point.envelope.name, "locked_until": point.envelope.locked_until,
+                "lsn": point.facts.lsn, "time": point.facts.time, "class": point.facts.class, "base": point.facts.label })
+        })
+        .collect();
+    let sets: Vec<Value> = sets
+        .iter()
+        .map(|set| {
+            json!({ "envelope": set.name, "source": set.source, "time": set.time, "bytes": stored_bytes(set),
+                "locked_until": set.locked_until })
+        })
+        .collect();
+    let gaps: Vec<Value> = stored.gaps.iter().map(|gap| json!({ "from": gap.from, "to": gap.to })).collect();
+    json!({ "windows": stored.windows(), "gaps": gaps, "points": points, "sets": sets })
+}
+
+/// What a set's envelope names in the store, packs that it shares with others included.
+fn stored_bytes(set: &Verified) -> u64 {
+    set.objects.iter().map(|object| object.bytes).sum::<u64>() + set.bytes
+}
+
+fn drawn(id: &str, stored: &Stored, sets: &[Verified], config: &Config, context: &Context) -> String {
+    let zone = &config.estate.timezone;
+    let windows = stored.windows();
+    let mut text = format!("{id}\n");
+    if windows.is_empty() {
+        return text + "  nothing can be restored: there is no recovery point\n";
+    }
+    for window in &windows {
+        let (from, to) = (when::in_zone(window.from.time, zone), when::in_zone(window.to.time, zone));
+        text += &format!("  any moment from {from} ({}) to {to} ({})\n", window.from.lsn, window.to.lsn);
+    }
+    for gap in &stored.gaps {
+        text += &format!("  no WAL between {} and {}\n", gap.from, gap.to);
+    }
+    let mut table = Table::new(&["  point", "lsn", "class", "locked until", "sets"]);
+    for point in &stored.points {
+        let named = |set: &&Verified| point.envelope.objects.iter().any(|object| object.name == set.name);
+        table.row([
+            format!("  {}", when::in_zone(point.facts.time, zone)).into(),
+            point.facts.lsn.to_string().into(),
+            point.facts.class.as_str().into(),
+            when::in_zone(point.envelope.locked_until, zone).into(),
+            Cell::number(shown(sets.iter().filter(named).map(stored_bytes).sum())),
+        ]);
+    }
+    text + &table.draw(context.page)
+}
+
+async fn show_around(context: &Context, config: &Config, tenant: &str, around: &str) -> Result<Report, Failure> {
+    let tenant = config.tenant(tenant)?;
+    let restore = Restore {
+        config,
+        reader: open::reader(context, config)?,
+        clock: context.clock.clone(),
+        watch: Arc::clone(&context.watch),
+    };
+    let asked = When::parse(around, &config.estate.timezone)?;
+    let found = restore.around(&tenant.id, asked).await?;
+    let mut table = Table::new(&["", "commit", "restore --at gives the state before it", "touched"]);
+    // What autovacuum notes about tables is no damage; JSON has it all.
+    let by_people = |commit: &&Commit| commit.touched.iter().any(|(name, _)| name != "pg_statistic");
+    for commit in found.commits.iter().filter(by_people) {
+        let touched: Vec<String> =
+            commit.touched.iter().take(6).map(|(name, count)| format!("{name} {count}")).collect();
+        let time = commit.time.map(|time| when::in_zone(time, &config.estate.timezone)).unwrap_or_default();
+        let side = if commit.before < found.lsn { "" } else { ">" };
+        table.row([side.into(), time.into(), commit.before.to_string().into(), touched.join(", ").into()]);
+    }
+    let text = format!("{}commits marked > come after {}\n", table.draw(context.page), found.asked);
+    Ok(Report::new(json!(found), text))
 }

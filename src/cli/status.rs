@@ -1,8 +1,16 @@
 //! `lifeboat status`: the objectives and how they stand.
 
+mod standing;
+
+use serde_json::json;
+
 use super::context::Context;
+use super::open;
 use super::outcome::Report;
-use crate::failure::{Failure, Kind};
+use super::table::Table;
+use crate::failure::Failure;
+
+use standing::Standing;
 
 /// Show the objectives and how they stand
 ///
@@ -13,10 +21,32 @@ use crate::failure::{Failure, Kind};
     lifeboat status --json | jq .outcome")]
 pub struct Args {}
 
-/// Looks.
+/// Looks; needs no key.
 ///
 /// # Errors
-/// Always, until the lead connects it.
-pub async fn run(_args: Args, _context: &Context) -> Result<Report, Failure> {
-    Err(Failure::new(Kind::Failed, "lifeboat status", "not connected", "wait for the next version"))
+/// Of the store. A missed objective is a warning: exit code 3.
+pub async fn run(_args: Args, context: &Context) -> Result<Report, Failure> {
+    let config = context.config()?;
+    let reader = open::keyless_reader(context, &config)?;
+    let now = reader.store.now().await?;
+    let mut report = Report::default();
+    let mut tenants = serde_json::Map::new();
+    let head = ["tenant", "data at risk", "files at risk", "objective", "last point", "last drill", "verdict"];
+    let mut table = Table::new(&head);
+    for tenant in config.tenants.values() {
+        let standing = Standing::of(&reader, &config, tenant, now).await?;
+        report.findings.extend(standing.judge(tenant));
+        table.row(standing.row(tenant));
+        tenants.insert(tenant.id.clone(), json!(standing));
+    }
+    let promises = reader.store.promises();
+    report.json = json!({ "tenants": tenants, "store": { "place": reader.store.place(), "promises": promises } })
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
+    report.text = table.draw(context.page);
+    for caveat in &promises.caveats {
+        report.text += &format!("store: {caveat}\n");
+    }
+    Ok(report)
 }

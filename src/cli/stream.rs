@@ -12,7 +12,7 @@ use super::open;
 use super::outcome::Report;
 use crate::failure::{Failure, Kind};
 use crate::stream::receive::Until;
-use crate::stream::session::Session;
+use crate::stream::session::{Session, WhenBusy};
 
 /// Carry WAL (and new filestore files) into the store until told to stop
 ///
@@ -55,6 +55,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
             clock: context.clock.clone(),
             watch: Arc::clone(&context.watch),
             accept_gap: args.accept_gap,
+            when_busy: if args.once { WhenBusy::Refuse } else { WhenBusy::Wait },
         };
         say(context, &cluster.name, "started")?;
         let (name, stop) = (cluster.name.clone(), stop.child_token());

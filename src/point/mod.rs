@@ -1,10 +1,13 @@
 //! Points: the sets and the LSN of one tenant that belong together; what can be restored, and where a target lies.
 
+pub mod bound;
 pub mod stored;
 pub mod target;
 pub mod window;
 
 pub use window::{PointFacts, Run, Window};
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +51,10 @@ pub struct SetReference {
 pub struct PointDatabase {
     pub oid: DbOid,
     pub name: String,
+    /// Relation file numbers, with the table that each belongs to (an index and a TOAST table belong to theirs): what
+    /// `points --around` calls things by.
+    #[serde(default)]
+    pub tables: BTreeMap<u32, String>,
 }
 
 /// The sealed part of a point.

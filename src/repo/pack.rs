@@ -108,10 +108,12 @@ pub struct SealedPack {
 }
 
 impl PackBuilder {
+    /// A pack that is expected to have `expected_bytes`: set aside at once, since growing would hold it twice.
+    ///
     /// # Errors
     /// `Sealing`, when encryption cannot begin.
-    pub fn new(recipient: &Recipient) -> Result<Self, SealError> {
-        let inner = Hashing { bytes: Vec::new(), sha256: sha2::Sha256::new() };
+    pub fn new(recipient: &Recipient, expected_bytes: usize) -> Result<Self, SealError> {
+        let inner = Hashing { bytes: Vec::with_capacity(expected_bytes), sha256: sha2::Sha256::new() };
         Ok(Self { writer: seal::encrypt(recipient, inner)?, stored_bytes: 0 })
     }
 
@@ -228,7 +230,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn packed(key: &Identity, chunks: &[Vec<u8>]) -> SealedPack {
-        let mut builder = PackBuilder::new(&key.to_public()).unwrap();
+        let mut builder = PackBuilder::new(&key.to_public(), 0).unwrap();
         for (number, content) in chunks.iter().enumerate() {
             let mut member = Vec::new();
             append_member(&mut member, id(number), content);

@@ -16,6 +16,9 @@ use super::pool::{Pending, Pool};
 /// A pack is closed when it holds this much uncompressed, well below what a reader accepts.
 const CLOSE_PLAIN_BYTES: u64 = pack::MAX_PLAIN_BYTES / 2;
 
+/// How far a pack may grow beyond where it is closed, in the usual case: frames still in line, and the seal's own bytes.
+const OVERSHOOT_BYTES: usize = 2 << 20;
+
 enum Slot {
     Ready(Vec<u8>),
     Coming(Pending<Result<Vec<u8>, RepoError>>),
@@ -46,8 +49,8 @@ impl Packing {
     /// The number of the open pack; `next` becomes it when none is open.
     fn open(&mut self, next: impl FnOnce() -> u32) -> Result<&mut Open, RepoError> {
         if self.open.is_none() {
-            let builder =
-                PackBuilder::new(&self.recipient).map_err(|error| RepoError::Compress(std::io::Error::other(error)))?;
+            let builder = PackBuilder::new(&self.recipient, self.close_bytes + OVERSHOOT_BYTES)
+                .map_err(|error| RepoError::Compress(std::io::Error::other(error)))?;
             let (frames, shared) = (VecDeque::new(), Vec::new());
             self.open = Some(Open { number: next(), builder, frames, shared, plain_bytes: 0 });
         }

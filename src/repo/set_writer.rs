@@ -5,33 +5,32 @@
 //! with the workers, one pack open, `packs_under_way` sealed packs on their way. Whoever fills many sets in turn calls
 //! [`SetWriter::flush`] when he leaves one.
 //!
-//! A piece is, in this order: zeros (stored nowhere), in a pack of the set before whose lock could be extended far enough, in this
-//! set already, or new.
+//! `study` says what a piece is.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
-use super::chunk::{ChunkId, ChunkKey, MAX_CHUNK_BYTES, is_zero};
+use super::chunk::{ChunkId, MAX_CHUNK_BYTES};
 use super::chunk_map::{ChunkMap, MapPack};
 use super::envelope::{Envelope, EnvelopeKind, FORMAT, ObjectRef, Verified};
 use super::error::RepoError;
-use super::fetch;
 use super::name::{self, SetName, SetPart};
 use super::pack::{OWN_FRAME_BYTES, SealedPack};
 use super::packing::Packing;
-use super::pool::{Pending, Tools};
-use super::seal::{self, Sealer};
+use super::pool::Pending;
+use super::seal;
 use super::set::{BodyWriter, EntryKind, FileEntry, Header, Piece, check_path};
+use super::study::{Fate, Known, Studied, UNPLACED};
 use super::writer::{NewSet, Shared};
 
 /// How many bytes of pieces may be with the workers.
 const QUEUE_BYTES: usize = 16 << 20;
-/// Claimed by a piece that has no place yet.
-const UNPLACED: u32 = u32::MAX;
+/// How many pieces may wait to be placed: a small piece can be a slice that keeps a large buffer alive.
+const QUEUE_PIECES: usize = 128;
 
 /// What is known of a file when it begins.
 #[derive(Debug, Clone, Default)]
@@ -70,40 +69,6 @@ pub struct StoredSet {
     pub files: u64,
     /// Objects that the envelope names.
     pub objects: usize,
-}
-
-/// What the workers need to know of the set.
-struct Known {
-    shared: Arc<Shared>,
-    runtime: tokio::runtime::Handle,
-    chunk_key: ChunkKey,
-    old: ChunkMap,
-    /// For each old pack: whether it may be reused, found out when it is first wanted.
-    usable: Vec<OnceLock<bool>>,
-    /// New chunks of this set, with the number of their pack.
-    new: Mutex<HashMap<ChunkId, u32>>,
-    /// Until when packs must be locked.
-    until: Timestamp,
-    began: Timestamp,
-    /// The first pack that could not be stored.
-    trouble: Mutex<Option<RepoError>>,
-}
-
-/// What a worker found out about a piece.
-struct Studied {
-    content: Bytes,
-    id: ChunkId,
-    fate: Fate,
-}
-
-enum Fate {
-    Zero,
-    /// In an old pack, at this position of the old map.
-    Old(usize),
-    /// Claimed by another piece of this set.
-    Seen,
-    Small,
-    Frame(Vec<u8>),
 }
 
 /// What is waiting to be placed, in order.
@@ -160,8 +125,7 @@ impl SetWriter {
     ) -> Result<Self, RepoError> {
         let keys = shared.bundle.keys(&new.scope)?;
         let chunk_key = keys.chunk_key.clone();
-        let sealer = Sealer::new(&keys.recipient, shared.options.level)
-            .map_err(|error| RepoError::Compress(std::io::Error::other(error)))?;
+        let (recipient, level) = (keys.recipient.clone(), shared.options.level);
         let (scope, source, kind) = (new.scope.clone(), new.source.clone(), new.kind);
         let header = Header { format: FORMAT, scope, source, kind, chunk_key: chunk_key.clone() };
         let packing = Packing::new(keys.recipient.clone(), shared.options.pack_bytes);
@@ -182,7 +146,7 @@ impl SetWriter {
             known: Arc::new(known),
             new,
             name,
-            body: Some(BodyWriter::new(sealer, header)?),
+            body: Some(BodyWriter::new(recipient, level, header)?),
             packing,
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -266,7 +230,8 @@ impl SetWriter {
     pub fn flush(&mut self) -> Result<(), RepoError> {
         self.settle(0)?;
         let closed = self.packing.close(&self.known.shared.pool)?;
-        self.send(closed)
+        self.send(closed)?;
+        self.body.as_mut().map_or(Ok(()), BodyWriter::rest)
     }
 
     /// Places results from the front of the queue until at most `leave` bytes are with the workers (with 0: until it is empty).
@@ -274,7 +239,11 @@ impl SetWriter {
         if let Some(error) = self.known.trouble.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
-        while self.queued_bytes > leave || leave == 0 || matches!(self.queue.front(), Some(item) if item.is_free()) {
+        while self.queued_bytes > leave
+            || self.queue.len() > QUEUE_PIECES
+            || leave == 0
+            || self.queue.front().is_some_and(Item::is_free)
+        {
             let Some(item) = self.queue.pop_front() else { break };
             self.place(item)?;
             let full = self.packing.settle(&self.known.shared.pool)?;
@@ -403,7 +372,7 @@ impl SetWriter {
         Ok(())
     }
 
-    /// Waits for everything, then writes body, chunk map, signature and envelope, in this order.
+    /// Waits for everything, then writes body and chunk map, then signature, then envelope.
     ///
     /// # Errors
     /// Whatever went wrong; then nothing was committed.
@@ -425,10 +394,10 @@ impl SetWriter {
         let map = map.encode(&this.new.scope, keys.epoch).map_err(|error| RepoError::Compress(error.into()))?;
         let map = seal::seal_plain(&shared.bundle.chunk_map.to_public(), &map)
             .map_err(|error| RepoError::Compress(std::io::Error::other(error)))?;
-        for (part, bytes) in [(SetPart::Body, body), (SetPart::Chunks, map)] {
-            stored_bytes += bytes.len() as u64;
-            objects.push(shared.put(this.name.part(part), bytes.into(), known.until).await?);
-        }
+        stored_bytes += (body.len() + map.len()) as u64;
+        let put = |part, bytes: Vec<u8>| shared.put(this.name.part(part), bytes.into(), known.until);
+        let (body, map) = futures::try_join!(put(SetPart::Body, body), put(SetPart::Chunks, map))?;
+        objects.extend([body, map]);
         let objects_count = objects.len();
         let envelope = Envelope {
             format: FORMAT,
@@ -502,69 +471,5 @@ impl Item {
     /// Whether placing it waits for nobody.
     fn is_free(&self) -> bool {
         !matches!(self, Self::Piece(..))
-    }
-}
-
-impl Known {
-    fn study(&self, tools: &mut Tools, content: Bytes) -> Result<Studied, RepoError> {
-        if is_zero(&content) {
-            return Ok(Studied { content, id: ChunkId([0; 32]), fate: Fate::Zero });
-        }
-        let id = self.chunk_key.id(&content);
-        let fate = if let Some(at) = self.old.find(&id).filter(|at| self.may_reuse(*at)) {
-            Fate::Old(at)
-        } else if !self.claim(id) {
-            Fate::Seen
-        } else if content.len() < OWN_FRAME_BYTES {
-            Fate::Small
-        } else {
-            Fate::Frame(tools.member_frame(id, &content)?)
-        };
-        Ok(Studied { content, id, fate })
-    }
-
-    /// Whether nobody in this set has had this content before.
-    fn claim(&self, id: ChunkId) -> bool {
-        let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = new.len();
-        new.entry(id).or_insert(UNPLACED);
-        new.len() > before
-    }
-
-    /// The pack of a chunk that is new in this set; only the calling thread places, so it stays true.
-    fn place_of(&self, id: ChunkId) -> u32 {
-        self.new.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied().unwrap_or(UNPLACED)
-    }
-
-    fn placed(&self, id: ChunkId, pack: u32) {
-        self.new.lock().unwrap_or_else(PoisonError::into_inner).insert(id, pack);
-    }
-
-    /// Whether the pack of an old chunk is young enough, and locked long enough or made so. The store orders this
-    /// extension and the janitor's delete: when the pack is gone, or going, its chunks are written anew.
-    fn may_reuse(&self, at: usize) -> bool {
-        let Some((_, pack)) = self.old.chunks.get(at) else { return false };
-        let (Some(usable), Some(pack)) = (self.usable.get(*pack as usize), self.old.packs.get(*pack as usize)) else {
-            return false;
-        };
-        *usable.get_or_init(|| {
-            let oldest = self.began.checked_sub(self.shared.options.rebase).unwrap_or(Timestamp::MIN);
-            if pack.born < oldest {
-                return false;
-            }
-            if pack.object.locked_until >= self.until {
-                return true;
-            }
-            let store = &*self.shared.store;
-            let extended = fetch::extend(store, &pack.object.name, Some(pack.object.bytes), self.until);
-            match self.runtime.block_on(extended) {
-                Ok(()) => true,
-                Err(error) => {
-                    let (pack, error) = (&pack.object.name, crate::failure::chain(&error));
-                    tracing::info!(pack, error, "a pack cannot be kept any longer; its chunks are written anew");
-                    false
-                }
-            }
-        })
     }
 }

@@ -41,7 +41,7 @@ pub async fn tidy(
             clean::forget_others(&mut recovered.connect(name).await?).await?;
         }
     }
-    delivered.refreshed = collation::refresh(recovered, &mut connection, watch).await?;
+    delivered.refreshed = collation::refresh(recovered, &mut connection, wanted, watch).await?;
     // What was replayed names others; after the checkpoint nothing before this segment is needed.
     for statement in ["CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT"] {
         sql::execute(&mut connection, "the recovered server", statement).await?;
@@ -78,6 +78,8 @@ const CONFIGURATION: &str = "\
 listen_addresses = ''
 archive_mode = off
 max_logical_replication_workers = 0
+# Tablespaces were restored as plain folders in pg_tblspc.
+allow_in_place_tablespaces = on
 ";
 
 const ACCESS: &str = "\

@@ -6,6 +6,7 @@
 //! the new database; on any error it is dropped again.
 
 mod compare;
+mod entries;
 mod inspect;
 mod target;
 
@@ -14,7 +15,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::choose::Subject;
-use super::{Brought, RecoveredDatabase, Restore, Restored, Work};
+use super::work::Work;
+use super::{Brought, RecoveredDatabase, Restore, Restored};
 use crate::config::{Cluster, Tenant, When};
 use crate::failure::{Failure, Kind};
 use crate::postgres::connect::Server;
@@ -90,7 +92,8 @@ impl Restore<'_> {
         // Indexes built under another collation would be dumped as definitions only, but constraints are checked by them.
         let mut superuser = brought.recovered.connect("postgres").await?;
         restored.delivered.refreshed =
-            super::collation::refresh(&brought.recovered, &mut superuser, &*self.watch).await?;
+            super::collation::refresh(&brought.recovered, &mut superuser, brought.wanted().as_ref(), &*self.watch)
+                .await?;
         let mut source = brought.recovered.connect(&database.name).await?;
         let contents = inspect::read(&mut source).await?;
         let verdict = inspect::judge(&contents, &tenant.allow_extensions, &tenant.allow)?;

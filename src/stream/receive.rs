@@ -1,7 +1,7 @@
 //! The loop: receives WAL, splits it, decides when to cut, and tells the server what is durable.
 //!
-//! Memory is bounded: what waits for the store is at most two stretches; then nothing more is read until the store has
-//! caught up, while the server still hears from us.
+//! Memory is bounded: when a whole stretch waits for the committer, nothing more is read until it takes that, while the
+//! server still hears from us.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::bindings::{Alarm, Bindings, Database};
+use super::alarms;
+use super::bindings::{Bindings, Database};
 use super::commit::{self, Durable, Job, Line, Locks};
 use super::cut::{Cut, Thresholds, Waiting, decide};
 use super::gather::{Gathered, Taken};
@@ -22,15 +23,17 @@ use crate::postgres::connect::Server;
 use crate::postgres::replication::Replication;
 use crate::postgres::sql;
 use crate::postgres::wal::error::End;
-use crate::postgres::wal::notice::Notice;
 use crate::postgres::wal::version::Version;
 use crate::postgres::wal::{Splitter, Start};
 use crate::postgres::wal_stream::{WalEvent, WalStream};
+use crate::postgres::wire::{Fault, WireError};
 use crate::repo::writer::Writer;
-use crate::watch::{Watch, warn};
+use crate::watch::Watch;
 
 /// How often thresholds are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// What is complete leaves the splitter in portions of at least this size: a portion per message would be many small ones to join.
+const TAKE_BYTES: u64 = 1 << 20;
 /// How often the server hears from us even when nothing became durable.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
@@ -83,7 +86,10 @@ pub async fn run(
 ) -> Result<Ended, Failure> {
     let mut replication = Replication::connect(&streaming.server).await?;
     let goal = replication.identify().await?.flush_lsn;
-    let stream = replication.start_physical(Some(&streaming.slot), position.at, streaming.line.timeline).await?;
+    let stream = replication
+        .start_physical(Some(&streaming.slot), position.at, streaming.line.timeline)
+        .await
+        .map_err(|error| busy_or(error, &streaming.slot))?;
     let (jobs, queue) = mpsc::channel(1);
     let watched = durable.subscribe();
     let committer = tokio::spawn(commit::run(
@@ -111,6 +117,19 @@ pub async fn run(
     Ok(Ended { from, durable: reached, received_bytes, commits })
 }
 
+/// SQLSTATE 55006, `object_in_use`: somebody else streams by this slot.
+fn busy_or(error: WireError, slot: &str) -> Failure {
+    match &error.fault {
+        Fault::Server { sqlstate, .. } if sqlstate == "55006" => Failure::new(
+            Kind::Refused,
+            format!("slot {slot}"),
+            "another stream is using it",
+            "one stream is enough; stop the other one to run this one",
+        ),
+        _ => error.into(),
+    }
+}
+
 struct Receiver {
     streaming: Streaming,
     stream: WalStream,
@@ -118,11 +137,18 @@ struct Receiver {
     jobs: mpsc::Sender<Job>,
     durable: watch::Receiver<Durable>,
     /// Takes since the last stretch; those from `flushed` on are in no tail yet.
-    takes: Vec<Arc<Taken>>,
+    takes: Vec<Taken>,
     flushed: usize,
+    /// When the first of what is complete and still in the splitter arrived.
+    untaken_since: Option<Instant>,
     from: Lsn,
+    /// How far the server had written when it last said so.
+    server_end: Lsn,
     clock: Option<Timestamp>,
+    /// When `clock` arrived, and when one was last written down.
+    clock_heard: Instant,
     clock_written: Instant,
+    clock_asked: bool,
     last_record: Option<Lsn>,
     told: Instant,
     received: Lsn,
@@ -154,9 +180,13 @@ impl Receiver {
             durable,
             takes: Vec::new(),
             flushed: 0,
+            untaken_since: None,
             from: position.at,
+            server_end: position.at,
             clock: None,
+            clock_heard: Instant::now(),
             clock_written: Instant::now(),
+            clock_asked: false,
             last_record: position.previous_record,
             told: Instant::now(),
             received: position.at,
@@ -173,7 +203,7 @@ impl Receiver {
             if goal.is_some_and(|goal| self.splitter.complete_to() >= goal) {
                 return Ok(());
             }
-            let may_read = self.waiting_bytes() < 2 * self.streaming.thresholds.stretch_bytes;
+            let may_read = self.waiting().stretch_bytes < self.streaming.thresholds.stretch_bytes;
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = self.jobs.closed() => return Ok(()), // the committer failed; its own error is reported
@@ -187,6 +217,9 @@ impl Receiver {
             if self.told.elapsed() >= STATUS_EVERY {
                 self.tell().await?;
             }
+            if self.quiet() && !self.clock_is_fresh() && !self.clock_asked {
+                self.ask_clock().await?;
+            }
             if self.splitter.owners().wants_names() {
                 self.learn_databases().await?;
             }
@@ -196,7 +229,7 @@ impl Receiver {
 
     fn take_in(&mut self, event: WalEvent) -> Result<(), Failure> {
         match event {
-            WalEvent::XLogData { at, server_clock, bytes, .. } => {
+            WalEvent::XLogData { at, server_end, server_clock, bytes } => {
                 self.splitter.feed(at, &bytes)?;
                 if let Some(end) = self.splitter.ended() {
                     return Err(not_wal(self.splitter.complete_to(), end));
@@ -204,10 +237,12 @@ impl Receiver {
                 self.received = at.plus(bytes.len() as u64);
                 self.received_bytes += bytes.len() as u64;
                 self.streaming.watch.advance(bytes.len() as u64);
-                self.clock = Some(server_clock);
+                self.hear(server_clock);
+                self.server_end = server_end;
             }
-            WalEvent::Keepalive { server_clock, reply_requested, .. } => {
-                self.clock = Some(server_clock);
+            WalEvent::Keepalive { server_end, server_clock, reply_requested } => {
+                self.hear(server_clock);
+                self.server_end = server_end;
                 if reply_requested {
                     self.told = self.told.checked_sub(STATUS_EVERY).unwrap_or(self.told);
                 }
@@ -224,14 +259,22 @@ impl Receiver {
         Ok(())
     }
 
-    fn waiting_bytes(&self) -> u64 {
-        self.splitter.complete_to().since(self.takes.first().map_or(self.durable.borrow().to, |take| take.from))
+    fn hear(&mut self, server_clock: Timestamp) {
+        (self.clock, self.clock_heard, self.clock_asked) = (Some(server_clock), Instant::now(), false);
     }
 
     async fn tell(&mut self) -> Result<(), Failure> {
         let durable = self.durable.borrow_and_update().to;
         self.stream.status(self.received, durable, durable, false).await?;
         self.told = Instant::now();
+        Ok(())
+    }
+
+    /// A quiet server says the time only every half `wal_sender_timeout`, unless it is asked.
+    async fn ask_clock(&mut self) -> Result<(), Failure> {
+        let durable = self.durable.borrow().to;
+        self.stream.status(self.received, durable, durable, true).await?;
+        self.clock_asked = true;
         Ok(())
     }
 
@@ -244,34 +287,43 @@ impl Receiver {
         let bindings = self.splitter.owners();
         bindings.learn(&databases, |name| scopes.get(name).cloned(), at);
         for alarm in bindings.take_alarms() {
-            announce(&*self.streaming.watch, &alarm);
+            alarms::of_bindings(&*self.streaming.watch, &alarm);
         }
         Ok(())
     }
 
     /// Moves what is complete from the splitter to the takes.
     fn take(&mut self) {
+        let arrived = self.untaken_since.take().unwrap_or_else(Instant::now);
         if let Some(split) = self.splitter.take() {
             self.commits += split.commits.count;
             for notice in &split.notices {
-                say(&*self.streaming.watch, notice);
+                alarms::of_wal(&*self.streaming.watch, notice);
             }
             let owners = self.splitter.owners();
-            let taken =
-                Taken::new(split, &self.streaming.line.cluster, |slot| owners.scope(slot).clone(), Instant::now());
-            self.takes.push(Arc::new(taken));
+            let taken = Taken::new(split, &self.streaming.line.cluster, |slot| owners.scope(slot).clone(), arrived);
+            self.takes.push(taken);
         }
     }
 
+    /// Behind the last take, or where the last stretch ended.
+    fn taken_to(&self) -> Lsn {
+        self.takes.last().map_or(self.from, |take| take.to)
+    }
+
     fn cut_if_due(&mut self) -> Result<(), Failure> {
-        if self.splitter.complete_to() > self.takes.last().map_or(self.from, |take| take.to) {
+        let untaken_bytes = self.splitter.complete_to().since(self.taken_to());
+        if untaken_bytes > 0 {
+            self.untaken_since.get_or_insert_with(Instant::now);
+        }
+        if untaken_bytes >= TAKE_BYTES {
             self.take();
         }
         let Some(clock) = self.clock else { return Ok(()) };
         match decide(&self.waiting(), &self.streaming.thresholds) {
             Cut::Stretch => self.send(false, clock),
             Cut::Tail => self.send(true, clock),
-            Cut::Nothing if self.quiet() => self.heartbeat(clock),
+            Cut::Nothing if self.quiet() && self.clock_is_fresh() => self.heartbeat(clock),
             Cut::Nothing => {}
         }
         Ok(())
@@ -281,7 +333,13 @@ impl Receiver {
     fn quiet(&self) -> bool {
         self.clock_written.elapsed() >= self.streaming.heartbeat
             && self.flushed == self.takes.len()
+            && self.splitter.complete_to() == self.from
             && self.durable.borrow().to == self.from
+    }
+
+    /// Whether the server's word is from after the quiet time that a heartbeat is about.
+    fn clock_is_fresh(&self) -> bool {
+        self.clock_heard.duration_since(self.clock_written) >= self.streaming.heartbeat
     }
 
     /// Writes down that up to here, and at this time, the server had nothing new: a quiet time is covered too.
@@ -293,18 +351,21 @@ impl Receiver {
     }
 
     fn waiting(&self) -> Waiting {
-        let bytes = |takes: &[Arc<Taken>]| match (takes.first(), takes.last()) {
-            (Some(first), Some(last)) => (last.to.since(first.from), first.arrived.elapsed()),
-            _ => (0, Duration::ZERO),
+        let end = self.splitter.complete_to();
+        let since = |takes: &[Taken]| match takes.first() {
+            Some(first) => (end.since(first.from), first.arrived.elapsed()),
+            None => (end.since(self.taken_to()), self.untaken_since.map_or(Duration::ZERO, |since| since.elapsed())),
         };
-        let (stretch_bytes, stretch_age) = bytes(&self.takes);
-        let (unflushed_bytes, unflushed_age) = bytes(self.takes.get(self.flushed..).unwrap_or_default());
-        Waiting { stretch_bytes, unflushed_bytes, stretch_age, unflushed_age }
+        let (stretch_bytes, stretch_age) = since(&self.takes);
+        let (unflushed_bytes, unflushed_age) = since(self.takes.get(self.flushed..).unwrap_or_default());
+        let coming_bytes = self.server_end.0.saturating_sub(end.0);
+        Waiting { stretch_bytes, unflushed_bytes, coming_bytes, stretch_age, unflushed_age }
     }
 
     /// Hands a cut to the committer if it has room; otherwise the next tick tries again with more in it.
     fn send(&mut self, tail: bool, server_clock: Timestamp) {
         let Ok(permit) = self.jobs.clone().try_reserve_owned() else { return };
+        self.take();
         let first = if tail { self.flushed } else { 0 };
         let Some(wal) = self.takes.get(first..).and_then(Gathered::of) else { return };
         self.from = wal.to;
@@ -355,53 +416,4 @@ pub async fn list_databases(connection: &mut sqlx::PgConnection) -> Result<Vec<D
             _ => None,
         })
         .collect())
-}
-
-fn say(watch: &dyn Watch, notice: &Notice) {
-    match notice {
-        Notice::Unknown { at, rmgr, info, reason } => warn(
-            watch,
-            format!("WAL record at {at}"),
-            format!(
-                "is of a kind nobody knows (resource manager {rmgr}, info 0x{info:02X}, {reason:?}): it is quarantined, and no restore goes past it"
-            ),
-            "report the record's kind; a base backup taken now opens a window after it",
-        ),
-        Notice::CopiedFrom { db, source, at } => warn(
-            watch,
-            format!("database {db}"),
-            format!("was copied file by file from database {source} at {at}: a restore past that needs both keys"),
-            "take a base backup now; after it, the copy stands on its own",
-        ),
-        Notice::Tablespace { oid, path, at } => warn(
-            watch,
-            format!("tablespace {oid} at {path}"),
-            format!("was made at {at}: a restore from an older base backup cannot replay past that"),
-            "take a base backup now",
-        ),
-        Notice::Aborted { .. } | Notice::Created { .. } | Notice::Dropped { .. } => {}
-    }
-}
-
-fn announce(watch: &dyn Watch, alarm: &Alarm) {
-    match alarm {
-        Alarm::Spare { oid, scope } => warn(
-            watch,
-            format!("database {oid}"),
-            format!("belongs to no tenant; it is sealed to {scope}, a key of its own"),
-            "map it to a tenant in lifeboat.toml ([tenants.<id>] databases)",
-        ),
-        Alarm::NoSpareLeft { oid } => warn(
-            watch,
-            format!("database {oid}"),
-            "belongs to no tenant and no spare key is left; it goes to quarantine",
-            "make more spares: `lifeboat key new spare`, then restart the stream",
-        ),
-        Alarm::Rebound { name, was, now, .. } => warn(
-            watch,
-            format!("database {name}"),
-            format!("is {now}'s from here on; what was written before stays under {was}"),
-            "keep both keys until the older WAL has lapsed",
-        ),
-    }
 }

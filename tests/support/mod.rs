@@ -14,6 +14,7 @@
 //! | `estate` | a `lifeboat.toml`, keys, a store; runs the binary |
 //! | `damage` | one byte flipped, one object removed or swapped |
 //! | `process` | commands that must succeed, commands killed at a random moment |
+//! | `restored` | a restored folder, started |
 //!
 //! Nothing here uses lifeboat's own code to judge lifeboat, except `estate`, which runs the binary.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
@@ -31,6 +32,7 @@ pub mod markers;
 pub mod opened;
 pub mod oracle;
 pub mod process;
+pub mod restored;
 pub mod tenants;
 pub mod workload;
 
