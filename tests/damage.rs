@@ -31,7 +31,10 @@ impl Ground {
         let backup = estate.run(&["backup"]);
         assert!([0, 3].contains(&backup.code), "{}\n{:#}", backup.stderr, backup.json);
         // More than a share of its own needs, so that there is a span object as well as a bundle.
-        cluster.psql("initech", "CREATE TABLE much AS SELECT n, md5(n::text) || md5((n + 1)::text) AS x FROM generate_series(1, 30000) n");
+        cluster.psql(
+            "initech",
+            "CREATE TABLE much AS SELECT n, md5(n::text) || md5((n + 1)::text) AS x FROM generate_series(1, 30000) n",
+        );
         estate.run(&["stream", "--once"]).expect(0);
         cluster.psql("initech", "CREATE TABLE late AS SELECT 1 AS x");
         let mut stream = estate.spawn(&["stream"]);
@@ -111,7 +114,8 @@ fn damage_in_any_object_that_a_restore_needs_is_found_before_anything_is_started
     ground.every_way_is_found("point's body", |name| name.contains("/points/") && name.ends_with(".age"));
     ground.every_way_is_found("point's envelope", |name| name.contains("/points/") && name.ends_with(".envelope.json"));
     ground.every_way_is_found("point's signature", |name| name.contains("/points/") && name.ends_with(".sig"));
-    ground.every_way_is_found("span", |name| name.ends_with(".span.zst.age"));
+    let spans = ground.spans();
+    ground.every_way_is_found("span", |name| spans.iter().any(|span| span == name));
     let stretch = |name: &str| name.starts_with("wal/") && !name.contains("/tail/");
     ground.every_way_is_found("bundle", |name| stretch(name) && name.ends_with(".bundle.tar"));
     ground.every_way_is_found("tail that no stretch covers", |name| name.contains("/tail/") && name.ends_with(".tar"));
@@ -119,19 +123,34 @@ fn damage_in_any_object_that_a_restore_needs_is_found_before_anything_is_started
     let restored = ground.restore().expect(0);
     assert_eq!(restored.json["met"], true);
     let there = start(&ground.to());
-    assert_eq!(there.running.server.psql("initech", "SELECT (SELECT count(*) FROM much), (SELECT x FROM late)"), "30000\t1");
+    assert_eq!(
+        there.running.server.psql("initech", "SELECT (SELECT count(*) FROM much), (SELECT x FROM late)"),
+        "30000\t1"
+    );
 }
 
 impl Ground {
+    /// The shares that are objects of their own, of stretches (tails have some too, which no restore needs once a stretch covers them).
+    fn spans(&self) -> Vec<String> {
+        let stretches = objects(&self.estate.store, |name| {
+            name.starts_with("wal/") && !name.contains("/tail/") && name.ends_with(".envelope.json")
+        });
+        stretches.iter().flat_map(|(_, path)| named_in(path)).filter(|name| name.contains(".span.")).collect()
+    }
+
     /// The names of the packs that the newest set of a source has.
     fn packs_of(&self, source: &str, scope: &str) -> Vec<String> {
         let prefix = format!("{scope}/sets/{source}/");
-        let (_, envelope) =
-            self.newest(source, |name| name.starts_with(&prefix) && name.ends_with(".envelope.json"));
-        let envelope: serde_json::Value = serde_json::from_slice(&std::fs::read(envelope).unwrap()).unwrap();
-        let named = envelope["objects"].as_array().unwrap().iter().filter_map(|object| object["name"].as_str());
-        named.filter(|name| name.contains("/packs/")).map(str::to_owned).collect()
+        let (_, envelope) = self.newest(source, |name| name.starts_with(&prefix) && name.ends_with(".envelope.json"));
+        named_in(&envelope).into_iter().filter(|name| name.contains("/packs/")).collect()
     }
+}
+
+/// The objects that an envelope names.
+fn named_in(envelope: &std::path::Path) -> Vec<String> {
+    let envelope: serde_json::Value = serde_json::from_slice(&std::fs::read(envelope).unwrap()).unwrap();
+    let named = envelope["objects"].as_array().unwrap().iter();
+    named.filter_map(|object| object["name"].as_str()).map(str::to_owned).collect()
 }
 
 #[test]
@@ -164,15 +183,17 @@ fn a_stretch_whose_envelope_is_damaged_is_told_and_tails_that_cover_it_serve_ins
 fn a_lost_chunk_map_hurts_no_restore_and_makes_the_next_backup_a_full_one_that_says_so() {
     let ground = Ground::new();
     for way in WAYS {
-        let (name, path) =
-            ground.newest("chunk map", |name| name.starts_with("tenant/initech/sets/base-main/") && name.ends_with(".chunks.age"));
+        let (name, path) = ground.newest("chunk map", |name| {
+            name.starts_with("tenant/initech/sets/base-main/") && name.ends_with(".chunks.age")
+        });
         let damage = ground.damage(way, &name, &path);
         let restored = ground.restore();
         assert_eq!(restored.code, 0, "{way}: {:#}", restored.json);
         std::fs::remove_dir_all(ground.to()).unwrap();
         let backup = ground.estate.run(&["backup"]).expect(3);
         let findings = backup.json["findings"].as_array().unwrap();
-        let of_map = |finding: &&serde_json::Value| finding["what"].as_str().is_some_and(|what| what.contains("chunk map"));
+        let of_map =
+            |finding: &&serde_json::Value| finding["what"].as_str().is_some_and(|what| what.contains("chunk map"));
         assert_eq!(findings.iter().filter(of_map).count(), 1, "{way}: {:#}", backup.json);
         drop(damage);
     }
@@ -188,8 +209,8 @@ fn a_wrong_a_broken_and_an_absent_key_and_foreign_signers_are_told_apart() {
     let others = ground.estate.identities.join("cluster/main/1.age");
     let cases: [(&str, Vec<u8>, i32, &str); 3] = [
         ("another scope's", std::fs::read(others).unwrap(), 6, "tenant/initech"),
-        ("garbage", b"not a key\n".to_vec(), 2, "1.age"),
-        ("empty", Vec::new(), 2, "1.age"),
+        ("garbage", b"not a key\n".to_vec(), 6, "1.age"),
+        ("empty", Vec::new(), 6, "1.age"),
     ];
     for (what, content, code, named) in cases {
         let damage = Damage::replace(&own, &content);
@@ -208,14 +229,17 @@ fn a_wrong_a_broken_and_an_absent_key_and_foreign_signers_are_told_apart() {
     let key = stranger.path().join("k");
     run(std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
     let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
-    let line = format!("somebody namespaces=\"lifeboat\" {}\n", public.split_whitespace().take(2).collect::<Vec<_>>().join(" "));
+    let line = format!(
+        "somebody namespaces=\"lifeboat\" {}\n",
+        public.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+    );
     let damage = Damage::replace(&signers, line.as_bytes());
     let said = ground.restore().expect(6);
     assert!(said.json["error"]["next"].as_str().unwrap().contains("signers"), "{:#}", said.json);
     drop(damage);
     let damage = Damage::replace(&signers, b"no signer at all");
     let said = ground.restore().expect(2);
-    assert!(said.json["error"]["object"].as_str().unwrap().contains("allowed_signers"), "{:#}", said.json);
+    assert!(said.json["error"].to_string().contains("allowed_signers"), "{:#}", said.json);
     drop(damage);
     ground.restore().expect(0);
     drop(ground.cluster);
