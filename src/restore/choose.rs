@@ -55,8 +55,12 @@ impl Chosen {
 /// `Integrity` when an envelope that is needed is damaged, the WAL has a fork, or part of it is quarantined.
 pub async fn choose(config: &Config, reader: &Reader, subject: Subject, asked: When) -> Result<Chosen, Failure> {
     let tenants = tenants_of(config, &subject)?;
-    let stored = Stored::read(reader, &tenants).await?;
+    let mut stored = Stored::read(reader, &tenants).await?;
     stored.refuse_forks()?;
+    if matches!(subject, Subject::Cluster(_)) {
+        // The base backup of some tenants lacks the others' files, and their WAL would have nothing to be replayed over.
+        stored.points.retain(|point| point.facts.whole);
+    }
     let (points, runs) = (stored.facts(), stored.plain_runs());
     let windows = window::windows(&points, &runs);
     if windows.is_empty() {
@@ -199,10 +203,14 @@ fn nothing_there(subject: &Subject, stored: &Stored) -> Failure {
         let cause = format!("no usable recovery point; {name} is not believed: {}", crate::failure::chain(error));
         return Failure::new(Kind::Integrity, object, cause, "restore from the second copy, or check the signers file");
     }
+    let cause = match subject {
+        Subject::Tenant(_) => "has no recovery point in the store",
+        Subject::Cluster(_) => "has no recovery point of all its tenants in the store",
+    };
     Failure::new(
         Kind::Usage,
         object,
-        "has no recovery point in the store",
+        cause,
         "run `lifeboat backup` (with `lifeboat stream` beside it), or check the configured store",
     )
 }
