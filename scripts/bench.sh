@@ -2,7 +2,7 @@
 # bench.sh [--small] [--data] - lifeboat and pgBackRest on the same cluster, on the same machine, in one run; prints both and their ratio.
 #
 # Only ratios of one run count: the machine is shared and noisy. ROUNDS=3 takes medians; COLD=0 leaves the file cache as it is, which is
-# steadier where others use the disk. The dataset (4.2 GB; --small: some 150 MB, to try the
+# steadier where others use the disk; RESTORE_DIR puts what is restored elsewhere (a tmpfs: the disk's own speed is left out). The dataset (4.2 GB; --small: some 150 MB, to try the
 # script) is built once and kept in BENCH_DIR (default /var/tmp/lifeboat-bench); --data builds it and no more; delete the folder to be rid of it.
 # 16 copies of acme, 16 of globex, 11 of initech, one database with pgbench and a 3-million-row table: with postgres and template1, 46 databases.
 # pgBackRest: zstd 1, AES-256-CBC, bundles, 2 processes, local repository. lifeboat: as it comes, local store; each database its own tenant and key.
@@ -180,17 +180,18 @@ round() {
 
 # restore_both STEP LIFEBOAT-WHAT PGBACKREST-OPTION : pgBackRest without its WAL replay, lifeboat with it
 restore_both() {
-  rm -rf "$dir/restored"; mkdir "$dir/restored"
-  mkdir -m 700 "$dir/restored/pgbackrest"
-  if [ "$(id -u)" = 0 ]; then chown 65534:65534 "$dir/restored/pgbackrest"; fi
+  local to=${RESTORE_DIR:-$dir/restored}
+  rm -rf "$to"; mkdir "$to"; mkdir -m 700 "$to/pgbackrest"
+  if [ "$(id -u)" = 0 ]; then chown 65534:65534 "$to/pgbackrest"; fi
   # shellcheck disable=SC2086
-  measure "$1" pgbackrest "${rest_argv[@]}" --pg1-path="$dir/restored/pgbackrest" $3 restore
+  measure "$1" pgbackrest "${rest_argv[@]}" --pg1-path="$to/pgbackrest" $3 restore
+  rm -rf "$to/pgbackrest"
   # shellcheck disable=SC2086
-  measure "$1" lifeboat "${boat_argv[@]}" restore $2 --at latest --to "$dir/restored/lifeboat"
-  if [ -e "$dir/restored/lifeboat/restore.json" ]; then
-    fact "$1, MiB read" lifeboat "$(jq '.bytes_read / 1048576 | floor' "$dir/restored/lifeboat/restore.json")"
+  measure "$1" lifeboat "${boat_argv[@]}" restore $2 --at latest --to "$to/lifeboat"
+  if [ -e "$to/lifeboat/restore.json" ]; then
+    fact "$1, MiB read" lifeboat "$(jq '.bytes_read / 1048576 | floor' "$to/lifeboat/restore.json")"
   fi
-  rm -rf "$dir/restored"
+  rm -rf "$to"
 }
 
 # The same backlog for both: WAL written while neither takes it.
