@@ -53,6 +53,8 @@ pub struct Cluster {
     pub stretch_bytes: u64,
     /// or after this long.
     pub stretch_interval: SignedDuration,
+    /// A quiet server's clock is written down this often, so that a quiet time can be restored to as well.
+    pub heartbeat: SignedDuration,
     /// Who creates the database in `restore --into-cluster`; [`Cluster::user`] where it is not given.
     pub restore_user: Option<String>,
     pub restore_password: Option<Secret>,
@@ -79,6 +81,7 @@ pub(super) fn cluster(name: &str, item: &Item<'_>) -> Cluster {
         flush_bytes: table.take("flush_bytes", Item::some_size).unwrap_or(1 << 20),
         stretch_bytes: table.take("stretch_bytes", Item::some_size).unwrap_or(16 << 20),
         stretch_interval: table.take("stretch_interval", Item::some_duration).unwrap_or(SignedDuration::from_mins(5)),
+        heartbeat: table.take("heartbeat", Item::some_duration).unwrap_or(SignedDuration::from_secs(60)),
         restore_user: table.take("restore_user", Item::text),
         restore_password: table.take("restore_password", Item::secret),
     };

@@ -333,7 +333,7 @@ async fn passwords_and_certificates_are_checked_in_both_directions() {
 
     let wrong = attempt("127.0.0.1", "scram", "wrong", SslMode::Require, None).await.unwrap_err();
     let failure = Failure::from(wrong);
-    assert!(failure.kind == Kind::Failed && failure.next.contains("password file"), "{failure:?}");
+    assert!(failure.kind == Kind::Usage && failure.next.contains("password file"), "{failure:?}");
     assert!(!format!("{failure:?}").contains("wrong"), "{failure:?}");
     let none = Server { password: None, ..server("127.0.0.1", "scram", "", SslMode::Require, None) };
     assert!(matches!(Replication::connect(&none).await.unwrap_err().fault, Fault::NoPassword));

@@ -58,14 +58,26 @@ impl SqlError {
     }
 }
 
+impl SqlError {
+    /// The server's message, where it answered at all.
+    fn said(&self) -> Option<&str> {
+        match self {
+            Self::Connect { source, .. } | Self::Query { source, .. } => {
+                source.as_database_error().map(sqlx::error::DatabaseError::message)
+            }
+            Self::Silent { .. } | Self::Settings { .. } | Self::Answer { .. } => None,
+        }
+    }
+}
+
 impl From<SqlError> for Failure {
     fn from(error: SqlError) -> Self {
         let refused = error.sqlstate();
         let (object, kind, next) = match &error {
             SqlError::Connect { server, .. } => match refused.as_deref() {
-                Some("28P01") => (server.clone(), Kind::Failed, "check the password file and the role's password"),
-                Some("28000") => (server.clone(), Kind::Failed, "let the role in by pg_hba.conf"),
-                Some("3D000") => (server.clone(), Kind::Failed, "check the database's name"),
+                Some("28P01") => (server.clone(), Kind::Usage, "check the password file and the role's password"),
+                Some("28000") => (server.clone(), Kind::Usage, "let the role in by pg_hba.conf"),
+                Some("3D000") => (server.clone(), Kind::Usage, "check the database's name"),
                 None | Some("53300" | "57P01" | "57P02" | "57P03") => {
                     (server.clone(), Kind::Unreachable, "check that the server runs, then try again")
                 }
@@ -78,8 +90,12 @@ impl From<SqlError> for Failure {
             SqlError::Query { what, .. } => (what.clone(), Kind::Failed, "see the server's message and its log"),
             SqlError::Answer { what, .. } => (what.clone(), Kind::Failed, "check the server's version"),
         };
-        let cause = crate::failure::chain(&error);
-        let cause = cause.strip_prefix(&format!("{object}: ")).unwrap_or(&cause).to_owned();
+        let cause = match error.said() {
+            // The server's own words; sqlx adds the line of PostgreSQL's source.
+            Some(said) => format!("{error}: {said}"),
+            None => crate::failure::chain(&error),
+        };
+        let cause = [": ", ", "].iter().find_map(|end| cause.strip_prefix(&format!("{object}{end}"))).unwrap_or(&cause);
         Self::new(kind, object, cause, next)
     }
 }

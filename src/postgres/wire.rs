@@ -105,10 +105,10 @@ impl Fault {
             ),
             Self::Server { sqlstate, .. } => match sqlstate.as_str() {
                 "28P01" => {
-                    (Kind::Failed, "check the password file of this cluster in lifeboat.toml and the role's password")
+                    (Kind::Usage, "check the password file of this cluster in lifeboat.toml and the role's password")
                 }
                 "28000" => (
-                    Kind::Failed,
+                    Kind::Usage,
                     "let the role in: a 'replication' line in pg_hba.conf and the role's REPLICATION attribute",
                 ),
                 "42501" => (Kind::Failed, "give the role the right that the message names"),
@@ -117,7 +117,7 @@ impl Fault {
                 "58P01" => (Kind::Integrity, "the WAL asked for is gone from the server: take a new base backup"),
                 _ => (Kind::Failed, "see the server's message and its log"),
             },
-            Self::NoPassword => (Kind::Failed, "name a password file for this cluster in lifeboat.toml"),
+            Self::NoPassword => (Kind::Usage, "name a password file for this cluster in lifeboat.toml"),
             Self::PasswordInClear { .. } => {
                 (Kind::Refused, "use sslmode=verify-full, or scram-sha-256 in the server's pg_hba.conf")
             }

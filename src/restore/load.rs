@@ -6,6 +6,7 @@
 //! the new database; on any error it is dropped again.
 
 mod compare;
+mod entries;
 mod inspect;
 mod target;
 
@@ -14,7 +15,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::choose::Subject;
-use super::{Brought, RecoveredDatabase, Restore, Restored, Work};
+use super::work::Work;
+use super::{Brought, RecoveredDatabase, Restore, Restored};
 use crate::config::{Cluster, Tenant, When};
 use crate::failure::{Failure, Kind};
 use crate::postgres::connect::Server;

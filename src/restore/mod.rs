@@ -1,8 +1,8 @@
 //! `restore`: one tenant (or a cluster) as it was at a moment, beside what is there now.
 //!
 //! ```text
-//! choose -> open -> assemble -> recover (sandbox) -> files -> tidy -> hand over | load
-//! envelopes  keys   objects     the server runs      filestore  others go   a folder | a running cluster
+//! choose -> open -> early files, assemble -> recover (sandbox) -> files -> tidy -> hand over | load
+//! envelopes  keys   objects                  the server runs      filestore  others go   a folder | a running cluster
 //! ```
 //!
 //! Everything is fetched and checked before anything is started; everything is recovered in a sandbox; nothing that exists is
@@ -15,24 +15,25 @@ pub mod clean;
 pub mod collation;
 pub mod deliver;
 pub mod door;
+pub mod early;
 pub mod files;
 pub mod load;
+pub mod missing;
+pub mod outcome;
 pub mod plan;
 pub mod recover;
+mod work;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::Timestamp;
-use serde::Serialize;
-
 use crate::clock::Clock;
 use crate::config::{Config, When};
 use crate::failure::{Failure, Kind};
 use crate::filestore::rows;
-use crate::ids::{DbOid, Lsn, Scope, Timeline};
+use crate::ids::DbOid;
 use crate::postgres::binaries::Binaries;
 use crate::postgres::sql;
 use crate::repo::reader::Reader;
@@ -42,8 +43,12 @@ use crate::watch::Watch;
 use assemble::{Opened, Read, disk};
 use choose::{Chosen, Subject};
 use deliver::Delivered;
+use early::Early;
 use files::FilesRestored;
 use recover::Recovered;
+use work::Work;
+
+pub use outcome::{Reached, Restored};
 
 /// What every restore works with.
 pub struct Restore<'a> {
@@ -53,61 +58,6 @@ pub struct Restore<'a> {
     pub watch: Arc<dyn Watch>,
 }
 
-/// What was reached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Reached {
-    pub lsn: Lsn,
-    pub last_commit_time: Option<Timestamp>,
-    pub timeline: Timeline,
-}
-
-/// What a restore did: `restore.json`, and `restore --json`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Restored {
-    pub tenant: String,
-    /// What was asked, as it was understood.
-    pub asked: String,
-    /// The LSN that this meant.
-    pub target: Lsn,
-    pub reached: Reached,
-    pub met: bool,
-    pub scopes_opened: BTreeSet<Scope>,
-    pub objects_read: u64,
-    pub bytes_read: u64,
-    pub databases: Vec<String>,
-    pub filestore: FilesRestored,
-    #[serde(flatten)]
-    pub delivered: Delivered,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub loaded: Option<load::Loaded>,
-    pub server_version: u32,
-    pub seconds: f64,
-}
-
-impl Restored {
-    /// The failure that a restore with this outcome ends with, if any.
-    #[must_use]
-    pub fn failure(&self) -> Option<Failure> {
-        if !self.filestore.complete() {
-            let files = &self.filestore;
-            return Some(Failure::new(
-                Kind::NotReached,
-                format!("filestore of {}", self.tenant),
-                format!("{} file(s) missing, {} wrong, of {}", files.missing, files.mismatched, files.referenced),
-                "the database is restored; look for the files in a later point or the second copy",
-            ));
-        }
-        (!self.met).then(|| {
-            Failure::new(
-                Kind::NotReached,
-                self.tenant.clone(),
-                format!("asked for {}, reached {}", self.asked, self.reached.lsn),
-                "restore from another point, or from the second copy",
-            )
-        })
-    }
-}
-
 /// A recovered cluster, its server running in the sandbox, nothing handed over yet.
 pub struct Brought {
     pub recovered: Recovered,
@@ -115,6 +65,7 @@ pub struct Brought {
     pub opened: Opened,
     pub read: Read,
     pub databases: Vec<RecoveredDatabase>,
+    early: Early,
     began: Instant,
 }
 
@@ -140,13 +91,17 @@ impl Restore<'_> {
         let began = Instant::now();
         self.watch.stage("reading what there is", None);
         let chosen = choose::choose(self.config, &self.reader, subject, asked).await?;
+        chosen.findings.iter().for_each(|finding| self.watch.finding(finding.clone()));
         let opened = assemble::open(&self.reader, &chosen).await?;
         let binaries = self.binaries(&chosen.facts.cluster, opened.facts.server_version / 10_000)?;
         plan::refuse_without_room(&chosen, &opened, dir)?;
-        let (assembled, read) = assemble::assemble(&self.reader, &chosen, &opened, dir, &*self.watch).await?;
+        let early = Early::fetch(&self.reader, &opened, dir.parent().unwrap_or(dir), &*self.watch).await?;
+        let (assembled, mut read) = assemble::assemble(&self.reader, &chosen, &opened, dir, &*self.watch).await?;
+        read.objects += early.read.objects;
+        read.bytes += early.read.bytes;
         let recovered = recover::recover(assembled, &self.config.sandbox, binaries, read_only, &*self.watch).await?;
         let databases = find_databases(&recovered, &chosen).await?;
-        Ok(Brought { recovered, chosen, opened, read, databases, began })
+        Ok(Brought { recovered, chosen, opened, read, databases, early, began })
     }
 
     /// The server's programs for `major`.
@@ -217,7 +172,8 @@ impl Restore<'_> {
             return Ok((FilesRestored::default(), Read::default()));
         }
         let referenced = rows::referenced(&mut connection).await?;
-        files::fetch(&self.reader, &brought.chosen.scopes, &database.name, &referenced, target, &*self.watch).await
+        let have = files::Have { scopes: &brought.chosen.scopes, early: &brought.early };
+        files::fetch(&self.reader, have, &database.name, &referenced, target, &*self.watch).await
     }
 }
 
@@ -260,14 +216,6 @@ impl Brought {
     }
 }
 
-impl Restored {
-    pub fn count(&mut self, files: &FilesRestored, read: Read) {
-        self.filestore.add(files);
-        self.objects_read += read.objects;
-        self.bytes_read += read.bytes;
-    }
-}
-
 /// The wanted databases as the recovered cluster names them.
 async fn find_databases(recovered: &Recovered, chosen: &Chosen) -> Result<Vec<RecoveredDatabase>, Failure> {
     let mut connection = recovered.connect("postgres").await?;
@@ -297,57 +245,4 @@ fn final_owner() -> Result<Option<Owner>, Failure> {
         return Ok(None);
     }
     Ok(Owner::of("postgres").or_else(|_| Owner::of("nobody")).map(Some)?)
-}
-
-/// The folder a restore goes to, and the private one in it that the sandbox gets.
-struct Work {
-    to: PathBuf,
-    dir: PathBuf,
-    made: bool,
-    kept: bool,
-}
-
-impl Work {
-    /// Refuses a folder with anything in it.
-    fn begin(to: &Path) -> Result<Self, Failure> {
-        let made = match std::fs::read_dir(to) {
-            Ok(mut entries) => {
-                if entries.next().is_some() {
-                    let next = "choose a new or empty folder; nothing is ever overwritten";
-                    return Err(Failure::new(Kind::Refused, to.display().to_string(), "is not empty", next));
-                }
-                false
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(to).map_err(|error| disk(to, &error))?;
-                true
-            }
-            Err(error) => return Err(disk(to, &error)),
-        };
-        let to = to.canonicalize().map_err(|error| disk(to, &error))?;
-        let work = Self { dir: to.join("work"), to, made, kept: false };
-        std::fs::create_dir(&work.dir).map_err(|error| disk(&work.dir, &error))?;
-        Ok(work)
-    }
-
-    fn done(mut self) -> Result<(), Failure> {
-        self.kept = true;
-        std::fs::remove_dir_all(&self.dir).map_err(|error| disk(&self.dir, &error))
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        // Nothing half-written stays; what cannot be removed is said by the error that brought us here.
-        for name in ["work", "pgdata", "filestore", "captured", "restore.json"] {
-            let path = self.to.join(name);
-            let _gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        }
-        if self.made {
-            let _gone = std::fs::remove_dir(&self.to);
-        }
-    }
 }

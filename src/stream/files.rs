@@ -15,7 +15,7 @@ use crate::backup::files::{self, FilesTaken, Outcome};
 use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::filestore::FileName;
-use crate::filestore::scan::{Filestore, Kind};
+use crate::filestore::scan::{Filestore, Kind, ScanError};
 use crate::filestore::watch::Changes;
 use crate::ids::Scope;
 use crate::repo::reader::{Reader, What};
@@ -127,7 +127,7 @@ async fn look(one: &Followed, changes: &mut Changes) -> Result<Result<Vec<FileNa
         let found = match Filestore::open(&folder) {
             Ok(store) => taken.poll(&store).map_err(|error| error.to_string()),
             // Not there yet: Odoo makes it with the first attachment.
-            Err(crate::filestore::scan::ScanError::NoFolder { .. }) => Ok(Vec::new()),
+            Err(ScanError::NoFolder { .. }) => Ok(Vec::new()),
             Err(error) => Err(error.to_string()),
         };
         (taken, found)
@@ -139,7 +139,11 @@ async fn look(one: &Followed, changes: &mut Changes) -> Result<Result<Vec<FileNa
 }
 
 async fn ship(shipping: &Shipping, one: &Followed, changes: &mut Changes, new: Vec<FileName>) -> Result<(), Failure> {
-    for names in new.chunks(AT_ONCE) {
+    let (whole, unfinished) = whole_ones(one, new).await?;
+    for name in unfinished {
+        changes.again(name);
+    }
+    for names in whole.chunks(AT_ONCE) {
         let until = shipping.clock.now().checked_add(shipping.lock).unwrap_or(Timestamp::MAX);
         let asked = NewSet {
             scope: one.scope.clone(),
@@ -154,7 +158,6 @@ async fn ship(shipping: &Shipping, one: &Followed, changes: &mut Changes, new: V
             let (mut taken, mut again) = (FilesTaken::default(), Vec::new());
             let quiet = crate::watch::Quiet::default();
             for name in names {
-                // Odoo writes under the final name: what is not whole now is looked at again, and said only by the backup.
                 match files::take_file(&mut set, &store, &name, &mut taken, &quiet)? {
                     Outcome::Stored | Outcome::Gone => {}
                     Outcome::Unreadable => again.push(name),
@@ -172,4 +175,26 @@ async fn ship(shipping: &Shipping, one: &Followed, changes: &mut Changes, new: V
         }
     }
     Ok(())
+}
+
+/// Parts those that have the content their name says from those that do not, or not yet: Odoo writes under the final name. A file
+/// that stays wrong must not make a set at every poll, so all are read before a set is begun; the next backup says what is wrong.
+async fn whole_ones(one: &Followed, new: Vec<FileName>) -> Result<(Vec<FileName>, Vec<FileName>), Failure> {
+    let folder = one.folder.clone();
+    let read = move || {
+        let (mut whole, mut unfinished) = (Vec::new(), Vec::new());
+        let Ok(store) = Filestore::open(&folder) else { return (whole, new) };
+        for name in new {
+            let read = store.read(&name).map(|mut reading| {
+                std::io::copy(&mut reading, &mut std::io::sink()).is_ok() && reading.finish().sha1 == name.0
+            });
+            match read {
+                Ok(true) => whole.push(name),
+                Err(ScanError::Missing { .. }) => {} // collected again already
+                Ok(false) | Err(_) => unfinished.push(name),
+            }
+        }
+        (whole, unfinished)
+    };
+    tokio::task::spawn_blocking(read).await.map_err(crate::failure::panicked)
 }

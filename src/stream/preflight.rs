@@ -132,16 +132,6 @@ pub fn judge(
                 "name another slot in lifeboat.toml ([clusters.<name>] slot)",
             );
         }
-        Some(found) if found.wal_status == "lost" => {
-            return Err(Failure::new(
-                Kind::Integrity,
-                format!("slot {slot} on {place}"),
-                "the server has removed WAL that the slot still needed",
-                format!(
-                    "SELECT pg_drop_replication_slot('{slot}'), then `lifeboat stream --accept-gap` and at once `lifeboat backup`"
-                ),
-            ));
-        }
         None if facts.slots_used >= facts.max_replication_slots => {
             return no(
                 format!("all {} replication slots are taken", facts.max_replication_slots),
@@ -215,8 +205,8 @@ mod tests {
         assert!(refusal(&ServerFacts { wal_senders_used: 10, ..good() }).contains("WAL senders"));
         assert!(refusal(&ServerFacts { version: 90_600, ..good() }).contains("PostgreSQL 9"));
         assert!(refusal(&ServerFacts { may_replicate: false, ..good() }).contains("replication"));
-        let lost = SlotFacts { active: false, wal_status: "lost".into(), physical: true };
-        assert!(refusal(&ServerFacts { slot: Some(lost), ..good() }).contains("removed WAL"));
+        let logical = SlotFacts { active: false, wal_status: "reserved".into(), physical: false };
+        assert!(refusal(&ServerFacts { slot: Some(logical), ..good() }).contains("logical"));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::bindings::{Alarm, Bindings, Database};
+use super::alarms;
+use super::bindings::{Bindings, Database};
 use super::commit::{self, Durable, Job, Line, Locks};
 use super::cut::{Cut, Thresholds, Waiting, decide};
 use super::gather::{Gathered, Taken};
@@ -22,13 +23,12 @@ use crate::postgres::connect::Server;
 use crate::postgres::replication::Replication;
 use crate::postgres::sql;
 use crate::postgres::wal::error::End;
-use crate::postgres::wal::notice::Notice;
 use crate::postgres::wal::version::Version;
 use crate::postgres::wal::{Splitter, Start};
 use crate::postgres::wal_stream::{WalEvent, WalStream};
 use crate::postgres::wire::{Fault, WireError};
 use crate::repo::writer::Writer;
-use crate::watch::{Watch, warn};
+use crate::watch::Watch;
 
 /// How often thresholds are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -145,7 +145,10 @@ struct Receiver {
     /// How far the server had written when it last said so.
     server_end: Lsn,
     clock: Option<Timestamp>,
+    /// When `clock` arrived, and when one was last written down.
+    clock_heard: Instant,
     clock_written: Instant,
+    clock_asked: bool,
     last_record: Option<Lsn>,
     told: Instant,
     received: Lsn,
@@ -181,7 +184,9 @@ impl Receiver {
             from: position.at,
             server_end: position.at,
             clock: None,
+            clock_heard: Instant::now(),
             clock_written: Instant::now(),
+            clock_asked: false,
             last_record: position.previous_record,
             told: Instant::now(),
             received: position.at,
@@ -212,6 +217,9 @@ impl Receiver {
             if self.told.elapsed() >= STATUS_EVERY {
                 self.tell().await?;
             }
+            if self.quiet() && !self.clock_is_fresh() && !self.clock_asked {
+                self.ask_clock().await?;
+            }
             if self.splitter.owners().wants_names() {
                 self.learn_databases().await?;
             }
@@ -229,12 +237,12 @@ impl Receiver {
                 self.received = at.plus(bytes.len() as u64);
                 self.received_bytes += bytes.len() as u64;
                 self.streaming.watch.advance(bytes.len() as u64);
-                self.clock = Some(server_clock);
+                self.hear(server_clock);
                 self.server_end = server_end;
             }
             WalEvent::Keepalive { server_end, server_clock, reply_requested } => {
+                self.hear(server_clock);
                 self.server_end = server_end;
-                self.clock = Some(server_clock);
                 if reply_requested {
                     self.told = self.told.checked_sub(STATUS_EVERY).unwrap_or(self.told);
                 }
@@ -251,10 +259,22 @@ impl Receiver {
         Ok(())
     }
 
+    fn hear(&mut self, server_clock: Timestamp) {
+        (self.clock, self.clock_heard, self.clock_asked) = (Some(server_clock), Instant::now(), false);
+    }
+
     async fn tell(&mut self) -> Result<(), Failure> {
         let durable = self.durable.borrow_and_update().to;
         self.stream.status(self.received, durable, durable, false).await?;
         self.told = Instant::now();
+        Ok(())
+    }
+
+    /// A quiet server says the time only every half `wal_sender_timeout`, unless it is asked.
+    async fn ask_clock(&mut self) -> Result<(), Failure> {
+        let durable = self.durable.borrow().to;
+        self.stream.status(self.received, durable, durable, true).await?;
+        self.clock_asked = true;
         Ok(())
     }
 
@@ -267,7 +287,7 @@ impl Receiver {
         let bindings = self.splitter.owners();
         bindings.learn(&databases, |name| scopes.get(name).cloned(), at);
         for alarm in bindings.take_alarms() {
-            announce(&*self.streaming.watch, &alarm);
+            alarms::of_bindings(&*self.streaming.watch, &alarm);
         }
         Ok(())
     }
@@ -278,7 +298,7 @@ impl Receiver {
         if let Some(split) = self.splitter.take() {
             self.commits += split.commits.count;
             for notice in &split.notices {
-                say(&*self.streaming.watch, notice);
+                alarms::of_wal(&*self.streaming.watch, notice);
             }
             let owners = self.splitter.owners();
             let taken = Taken::new(split, &self.streaming.line.cluster, |slot| owners.scope(slot).clone(), arrived);
@@ -303,7 +323,7 @@ impl Receiver {
         match decide(&self.waiting(), &self.streaming.thresholds) {
             Cut::Stretch => self.send(false, clock),
             Cut::Tail => self.send(true, clock),
-            Cut::Nothing if self.quiet() => self.heartbeat(clock),
+            Cut::Nothing if self.quiet() && self.clock_is_fresh() => self.heartbeat(clock),
             Cut::Nothing => {}
         }
         Ok(())
@@ -315,6 +335,11 @@ impl Receiver {
             && self.flushed == self.takes.len()
             && self.splitter.complete_to() == self.from
             && self.durable.borrow().to == self.from
+    }
+
+    /// Whether the server's word is from after the quiet time that a heartbeat is about.
+    fn clock_is_fresh(&self) -> bool {
+        self.clock_heard.duration_since(self.clock_written) >= self.streaming.heartbeat
     }
 
     /// Writes down that up to here, and at this time, the server had nothing new: a quiet time is covered too.
@@ -391,53 +416,4 @@ pub async fn list_databases(connection: &mut sqlx::PgConnection) -> Result<Vec<D
             _ => None,
         })
         .collect())
-}
-
-fn say(watch: &dyn Watch, notice: &Notice) {
-    match notice {
-        Notice::Unknown { at, rmgr, info, reason } => warn(
-            watch,
-            format!("WAL record at {at}"),
-            format!(
-                "is of a kind nobody knows (resource manager {rmgr}, info 0x{info:02X}, {reason:?}): it is quarantined, and no restore goes past it"
-            ),
-            "report the record's kind; a base backup taken now opens a window after it",
-        ),
-        Notice::CopiedFrom { db, source, at } => warn(
-            watch,
-            format!("database {db}"),
-            format!("was copied file by file from database {source} at {at}: a restore past that needs both keys"),
-            "take a base backup now; after it, the copy stands on its own",
-        ),
-        Notice::Tablespace { oid, path, at } => warn(
-            watch,
-            format!("tablespace {oid} at {path}"),
-            format!("was made at {at}: a restore from an older base backup cannot replay past that"),
-            "take a base backup now",
-        ),
-        Notice::Aborted { .. } | Notice::Created { .. } | Notice::Dropped { .. } => {}
-    }
-}
-
-fn announce(watch: &dyn Watch, alarm: &Alarm) {
-    match alarm {
-        Alarm::Spare { oid, scope } => warn(
-            watch,
-            format!("database {oid}"),
-            format!("belongs to no tenant; it is sealed to {scope}, a key of its own"),
-            "map it to a tenant in lifeboat.toml ([tenants.<id>] databases)",
-        ),
-        Alarm::NoSpareLeft { oid } => warn(
-            watch,
-            format!("database {oid}"),
-            "belongs to no tenant and no spare key is left; it goes to quarantine",
-            "make more spares: `lifeboat key new spare`, then restart the stream",
-        ),
-        Alarm::Rebound { name, was, now, .. } => warn(
-            watch,
-            format!("database {name}"),
-            format!("is {now}'s from here on; what was written before stays under {was}"),
-            "keep both keys until the older WAL has lapsed",
-        ),
-    }
 }

@@ -13,7 +13,7 @@ use super::cut::Thresholds;
 use super::files::{self, Followed, Shipping};
 use super::preflight::{self, ServerFacts};
 use super::receive::{self, Ended, Streaming, Until};
-use super::resume;
+use super::{resume, slot};
 use crate::backup::wait::history_of;
 use crate::clock::Clock;
 use crate::config::{Cluster, Config};
@@ -27,13 +27,7 @@ use crate::postgres::wal::version::Version;
 use crate::repo::envelope::{EnvelopeKind, Verified};
 use crate::repo::reader::Reader;
 use crate::repo::writer::Writer;
-use crate::watch::{Watch, note};
-
-/// A quiet server's clock is written down this often.
-const HEARTBEAT: Duration = Duration::from_secs(60);
-
-/// How often a stream that waits for its slot tries again.
-const TRY_AGAIN: Duration = Duration::from_secs(2);
+use crate::watch::Watch;
 
 /// What a stream works with.
 #[derive(Clone)]
@@ -60,14 +54,20 @@ pub enum WhenBusy {
 }
 
 impl Session {
-    /// Checks the server, finds where to go on, and streams until told to stop (or caught up). `started` hears how far the
-    /// store's WAL reaches, from the beginning on.
+    /// Checks the server, finds where to go on, and streams until told to stop (or caught up). `None` when it was told to stop while
+    /// another stream had the slot.
     ///
     /// # Errors
-    /// Of preflight (what to change), of a gap (its range), of the server or the store while streaming.
-    pub async fn run(self, until: Until, stop: CancellationToken) -> Result<Ended, Failure> {
-        let mut said = false;
+    /// Of preflight (what to change), of a gap (its range), of the server or the store while streaming; `Refused` when another
+    /// stream has the slot and this one is not to wait.
+    pub async fn run(self, until: Until, stop: CancellationToken) -> Result<Option<Ended>, Failure> {
         loop {
+            // Before the store is read: what the other one still writes must be seen.
+            let patience = (self.when_busy == WhenBusy::Refuse).then_some(slot::PATIENCE);
+            tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                free = slot::wait_until_free(&self.server, &self.cluster.slot, patience, &*self.watch) => free?,
+            }
             let (streaming, position) = self.prepare().await?;
             let (durable, _) = watch::channel(Durable { to: position.at, stretches_to: position.at });
             let shipping_stop = stop.child_token();
@@ -76,17 +76,10 @@ impl Session {
             shipping_stop.cancel();
             let shipped = shipping.await.map_err(crate::failure::panicked)?;
             match ended {
-                Err(busy) if busy.kind == Kind::Refused && self.when_busy == WhenBusy::Wait => {
-                    if !std::mem::replace(&mut said, true) {
-                        note(&*self.watch, busy.object, "another stream is using it; this one goes on when it ends");
-                    }
-                    tokio::select! {
-                        () = stop.cancelled() => return Err(Failure::new(busy.kind, self.cluster.slot, busy.cause, busy.next)),
-                        () = tokio::time::sleep(TRY_AGAIN) => {}
-                    }
-                }
+                // Somebody was quicker.
+                Err(busy) if busy.kind == Kind::Refused && self.when_busy == WhenBusy::Wait => {}
                 Err(failure) => return Err(failure),
-                Ok(ended) => return shipped.map(|()| ended),
+                Ok(ended) => return shipped.map(|()| Some(ended)),
             }
         }
     }
@@ -102,25 +95,27 @@ impl Session {
         let mut replication = Replication::connect(&self.server).await?;
         let identity = replication.identify().await?;
         let history = history_of(&mut replication, identity.timeline).await?;
-        if facts.slot.is_none() {
-            replication.create_slot(&self.cluster.slot).await?;
-        }
-        drop(replication);
-        let slot = sql::slot_facts(&mut connection, &self.cluster.slot).await?;
-        let restart = slot.and_then(|slot| slot.restart).unwrap_or(identity.flush_lsn);
 
         let stored = self.reader.stretches(identity.system_id, Some(&history)).await?;
         self.keep_orphaned_tails(&stored.good).await?;
         let envelopes: Vec<_> = stored.good.iter().map(|verified| verified.envelope.clone()).collect();
         let spares = self.writer.spares();
-        let position = resume::begin(
-            resume::last(&envelopes),
-            restart,
-            facts.segment_bytes,
-            &self.cluster.name,
-            &spares,
-            self.accept_gap,
-        )?;
+        let begin = |restart| {
+            let last = resume::last(&envelopes);
+            resume::begin(last, restart, facts.segment_bytes, &self.cluster.name, &spares, self.accept_gap)
+        };
+        let lost = facts.slot.as_ref().is_some_and(|slot| slot.wal_status == "lost");
+        if lost {
+            // Judged before anything is changed: a gap is an error until somebody accepts it.
+            begin(slot::would_begin(&mut connection).await?)?;
+            slot::remove(&mut connection, &self.cluster.slot).await?;
+        }
+        if lost || facts.slot.is_none() {
+            replication.create_slot(&self.cluster.slot).await?;
+        }
+        drop(replication);
+        let slot = sql::slot_facts(&mut connection, &self.cluster.slot).await?;
+        let position = begin(slot.and_then(|slot| slot.restart).unwrap_or(identity.flush_lsn))?;
         let scopes: BTreeMap<String, Scope> = self.mapped();
         let streaming = Streaming {
             server: self.server.clone(),
@@ -131,7 +126,7 @@ impl Session {
                 flush_age: unsigned(self.cluster.flush_interval),
                 flush_bytes: self.cluster.flush_bytes,
             },
-            heartbeat: HEARTBEAT,
+            heartbeat: unsigned(self.cluster.heartbeat),
             line: Line {
                 cluster: self.cluster.name.clone(),
                 system_id: identity.system_id,
@@ -210,37 +205,22 @@ fn unsigned(duration: SignedDuration) -> Duration {
     Duration::try_from(duration).unwrap_or_default()
 }
 
-/// Whether somebody streams this cluster now.
-///
-/// # Errors
-/// Of the server.
-pub async fn is_streamed(server: &Server, slot: &str) -> Result<bool, Failure> {
-    let mut connection = sql::connect(server, &server.database).await?;
-    Ok(sql::slot_facts(&mut connection, slot).await?.is_some_and(|slot| slot.active))
-}
-
-/// Runs `work` with a stream beside it where none runs already: a backup alone on a machine still has its WAL.
+/// Runs `work` with a stream beside it: a backup alone on a machine still has its WAL. Where another one streams, this one waits,
+/// and takes over should that one end.
 ///
 /// # Errors
 /// Of `work`, or of the stream when that is what made `work` fail.
 pub async fn beside<T>(session: Session, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    if is_streamed(&session.server, &session.cluster.slot).await? {
-        return work.await;
-    }
     let stop = CancellationToken::new();
-    let session = Session { when_busy: WhenBusy::Refuse, ..session };
+    let session = Session { when_busy: WhenBusy::Wait, ..session };
     let mut streaming = tokio::spawn(session.run(Until::Stopped, stop.clone()));
     let mut work = std::pin::pin!(work);
     let worked = tokio::select! {
         worked = &mut work => worked,
-        ended = &mut streaming => match ended.map_err(crate::failure::panicked)? {
-            // A stream of its own started at the same moment: that one serves as well.
-            Err(failure) if failure.kind == Kind::Refused => return work.await,
-            Err(failure) => return Err(failure),
-            Ok(_) => {
-                return Err(Failure::new(Kind::Failed, "stream", "ended before the backup did", "run the backup again"));
-            }
-        },
+        ended = &mut streaming => {
+            ended.map_err(crate::failure::panicked)??;
+            return Err(Failure::new(Kind::Failed, "stream", "ended before the backup did", "run the backup again"));
+        }
     };
     stop.cancel();
     let streamed = streaming.await.map_err(crate::failure::panicked)?;

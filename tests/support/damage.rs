@@ -75,14 +75,25 @@ impl Damage {
         damage
     }
 
+    /// Any content in the file's place.
+    pub fn replace(path: &Path, content: &[u8]) -> Self {
+        let damage = Self::of(path);
+        damage.put(content);
+        damage
+    }
+
     fn of(path: &Path) -> Self {
         Self { path: path.to_owned(), original: std::fs::read(path).expect("the object") }
     }
 
     /// Replaces the file: objects are written read-only.
     fn put(&self, bytes: &[u8]) {
+        let mode = std::fs::metadata(&self.path).map(|found| found.permissions()).ok();
         std::fs::remove_file(&self.path).ok();
         std::fs::write(&self.path, bytes).expect("the damaged object");
+        if let Some(mode) = mode {
+            std::fs::set_permissions(&self.path, mode).expect("its mode");
+        }
     }
 }
 

@@ -9,9 +9,12 @@
 //! | `markers` | random bytes planted in one tenant, and the search for them everywhere else |
 //! | `oracle` | `pg_basebackup` and `pg_receivewal`, restored by PostgreSQL alone |
 //! | `compare` | two data directories, file by file, for one database |
+//! | `folder` | a folder that a restore made, started and compared with a moment |
+//! | `opened` | what a run read of the store, opened with `age` and `zstd` |
 //! | `estate` | a `lifeboat.toml`, keys, a store; runs the binary |
 //! | `damage` | one byte flipped, one object removed or swapped |
 //! | `process` | commands that must succeed, commands killed at a random moment |
+//! | `restored` | a restored folder, started |
 //!
 //! Nothing here uses lifeboat's own code to judge lifeboat, except `estate`, which runs the binary.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
@@ -24,9 +27,12 @@ pub mod compare;
 pub mod damage;
 pub mod estate;
 pub mod fingerprint;
+pub mod folder;
 pub mod markers;
+pub mod opened;
 pub mod oracle;
 pub mod process;
+pub mod restored;
 pub mod tenants;
 pub mod workload;
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use sqlx::PgConnection;
 use zeroize::Zeroizing;
 
-use super::Into;
 use super::inspect::{Contents, Verdict};
+use super::{Into, entries};
 use crate::failure::{Failure, Kind};
 use crate::postgres::binaries::Binaries;
 use crate::postgres::connect::Server;
@@ -34,10 +34,11 @@ struct Loader {
 }
 
 impl Target {
-    /// Connects, and refuses a name that is taken.
+    /// Connects, and refuses a name that is taken, and an owner that may not be one.
     ///
     /// # Errors
-    /// `Refused` when the database or its filestore folder exists; of the server.
+    /// `Refused` when the database or its filestore folder exists, or the owner named does not or is a superuser; of the
+    /// server.
     pub async fn begin(into: &Into<'_>) -> Result<Self, Failure> {
         let server = into.server.clone();
         let mut admin = sql::connect(&server, &server.database).await?;
@@ -54,7 +55,13 @@ impl Target {
         let version =
             sql::value(&mut admin, "the server's version", "SELECT current_setting('server_version_num')").await?;
         let major = version.parse::<u32>().unwrap_or_default() / 10_000;
-        Ok(Self { server, admin, major, database: into.database.clone(), made: false, loader: None, folder: None })
+        let database = into.database.clone();
+        let mut target = Self { server, admin, major, database, made: false, loader: None, folder: None };
+        // The owner that was there is known only after recovery; one that was named is looked at before.
+        if let Some(owner) = &into.owner {
+            target.refuse_owner(owner).await?;
+        }
+        Ok(target)
     }
 
     /// Makes the empty database as the source's was, closed to everybody, with its extensions.
@@ -143,7 +150,7 @@ impl Target {
         }
         let folder = tempfile::Builder::new().prefix("lifeboat-load-").tempdir().map_err(|error| disk(dump, &error))?;
         let list = folder.path().join("list");
-        let text = wanted_entries(&String::from_utf8_lossy(&listed.stdout), verdict);
+        let text = entries::wanted(&String::from_utf8_lossy(&listed.stdout), verdict);
         std::fs::write(&list, text).map_err(|error| disk(&list, &error))?;
         let pass = folder.path().join("pass");
         write_private(&pass, &pass_line(&loader.role, &loader.password))?;
@@ -154,7 +161,14 @@ impl Target {
             .env("PGPASSFILE", &pass)
             .env("PGSSLMODE", self.server.sslmode.name())
             .arg("--single-transaction")
-            .args(["--exit-on-error", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"])
+            .args([
+                "--exit-on-error",
+                "--no-owner",
+                "--no-privileges",
+                "--no-publications",
+                "--no-subscriptions",
+                "--no-tablespaces",
+            ])
             .args(["--no-password", "--role", &self.owner_of_loader().await?])
             .arg("--use-list")
             .arg(&list)
@@ -242,24 +256,6 @@ impl Target {
     }
 }
 
-/// The entries of a dump's table of contents that are loaded: extensions are there already, and what must not come is left out.
-fn wanted_entries(list: &str, verdict: &Verdict) -> String {
-    let left: Vec<&str> =
-        verdict.left_out.iter().filter_map(|left| left.split_once(':')).map(|(_, name)| name).collect();
-    let unwanted = |line: &str| {
-        let Some((_, entry)) = line.split_once("; ") else { return false };
-        // "3079 16385 EXTENSION - pg_trgm ", "0 0 COMMENT - EXTENSION pg_trgm ", "3466 16999 EVENT TRIGGER - name owner"
-        let words: Vec<&str> = entry.split_whitespace().skip(2).collect();
-        match words.as_slice() {
-            ["EXTENSION", ..] | ["COMMENT", "-", "EXTENSION", ..] | ["PUBLICATION" | "SUBSCRIPTION", ..] => true,
-            ["EVENT", "TRIGGER", ..] | ["SERVER" | "USER", ..] => true,
-            ["PROCEDURAL", "LANGUAGE", "-", name, ..] => left.contains(name),
-            _ => false,
-        }
-    };
-    list.lines().filter(|line| !unwanted(line)).flat_map(|line| [line, "\n"]).collect()
-}
-
 /// The database's name as a connection string, whatever letters it has.
 fn connection_string(database: &str) -> String {
     format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
@@ -283,20 +279,4 @@ fn failed(program: &str, stderr: &[u8]) -> Failure {
         said.trim().to_owned(),
         "nothing was loaded; see the message, then restore again",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn extensions_and_what_reaches_out_are_not_loaded_and_tables_are() {
-        let list = "; Archive\n\
-            2; 3079 16385 EXTENSION - pg_trgm \n\
-            5; 0 0 COMMENT - EXTENSION pg_trgm \n\
-            9; 3466 99 EVENT TRIGGER - evil odoo\n\
-            215; 1259 16400 TABLE public res_users odoo_acme\n";
-        let kept = wanted_entries(list, &Verdict::default());
-        assert_eq!(kept, "; Archive\n215; 1259 16400 TABLE public res_users odoo_acme\n");
-    }
 }
