@@ -31,7 +31,10 @@ impl Ground {
         let backup = estate.run(&["backup"]);
         assert!([0, 3].contains(&backup.code), "{}\n{:#}", backup.stderr, backup.json);
         // More than a share of its own needs, so that there is a span object as well as a bundle.
-        cluster.psql("initech", "CREATE TABLE much AS SELECT n, md5(n::text) || md5((n + 1)::text) AS x FROM generate_series(1, 30000) n");
+        cluster.psql(
+            "initech",
+            "CREATE TABLE much AS SELECT n, md5(n::text) || md5((n + 1)::text) AS x FROM generate_series(1, 30000) n",
+        );
         estate.run(&["stream", "--once"]).expect(0);
         cluster.psql("initech", "CREATE TABLE late AS SELECT 1 AS x");
         let mut stream = estate.spawn(&["stream"]);
@@ -119,15 +122,17 @@ fn damage_in_any_object_that_a_restore_needs_is_found_before_anything_is_started
     let restored = ground.restore().expect(0);
     assert_eq!(restored.json["met"], true);
     let there = start(&ground.to());
-    assert_eq!(there.running.server.psql("initech", "SELECT (SELECT count(*) FROM much), (SELECT x FROM late)"), "30000\t1");
+    assert_eq!(
+        there.running.server.psql("initech", "SELECT (SELECT count(*) FROM much), (SELECT x FROM late)"),
+        "30000\t1"
+    );
 }
 
 impl Ground {
     /// The names of the packs that the newest set of a source has.
     fn packs_of(&self, source: &str, scope: &str) -> Vec<String> {
         let prefix = format!("{scope}/sets/{source}/");
-        let (_, envelope) =
-            self.newest(source, |name| name.starts_with(&prefix) && name.ends_with(".envelope.json"));
+        let (_, envelope) = self.newest(source, |name| name.starts_with(&prefix) && name.ends_with(".envelope.json"));
         let envelope: serde_json::Value = serde_json::from_slice(&std::fs::read(envelope).unwrap()).unwrap();
         let named = envelope["objects"].as_array().unwrap().iter().filter_map(|object| object["name"].as_str());
         named.filter(|name| name.contains("/packs/")).map(str::to_owned).collect()
@@ -164,15 +169,17 @@ fn a_stretch_whose_envelope_is_damaged_is_told_and_tails_that_cover_it_serve_ins
 fn a_lost_chunk_map_hurts_no_restore_and_makes_the_next_backup_a_full_one_that_says_so() {
     let ground = Ground::new();
     for way in WAYS {
-        let (name, path) =
-            ground.newest("chunk map", |name| name.starts_with("tenant/initech/sets/base-main/") && name.ends_with(".chunks.age"));
+        let (name, path) = ground.newest("chunk map", |name| {
+            name.starts_with("tenant/initech/sets/base-main/") && name.ends_with(".chunks.age")
+        });
         let damage = ground.damage(way, &name, &path);
         let restored = ground.restore();
         assert_eq!(restored.code, 0, "{way}: {:#}", restored.json);
         std::fs::remove_dir_all(ground.to()).unwrap();
         let backup = ground.estate.run(&["backup"]).expect(3);
         let findings = backup.json["findings"].as_array().unwrap();
-        let of_map = |finding: &&serde_json::Value| finding["what"].as_str().is_some_and(|what| what.contains("chunk map"));
+        let of_map =
+            |finding: &&serde_json::Value| finding["what"].as_str().is_some_and(|what| what.contains("chunk map"));
         assert_eq!(findings.iter().filter(of_map).count(), 1, "{way}: {:#}", backup.json);
         drop(damage);
     }
@@ -208,7 +215,10 @@ fn a_wrong_a_broken_and_an_absent_key_and_foreign_signers_are_told_apart() {
     let key = stranger.path().join("k");
     run(std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
     let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
-    let line = format!("somebody namespaces=\"lifeboat\" {}\n", public.split_whitespace().take(2).collect::<Vec<_>>().join(" "));
+    let line = format!(
+        "somebody namespaces=\"lifeboat\" {}\n",
+        public.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+    );
     let damage = Damage::replace(&signers, line.as_bytes());
     let said = ground.restore().expect(6);
     assert!(said.json["error"]["next"].as_str().unwrap().contains("signers"), "{:#}", said.json);
