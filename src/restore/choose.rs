@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::missing;
 use crate::config::{Cluster, Config, When};
 use crate::failure::{Failure, Kind};
 use crate::ids::{DbOid, Lsn, Scope};
+use crate::point::bound;
 use crate::point::stored::{Stored, StoredPoint, StoredRun};
 use crate::point::target::{Target, resolve};
 use crate::point::window::{self, PointFacts, Window};
@@ -14,6 +16,7 @@ use crate::postgres::wal::version::Version;
 use crate::postgres::wal::{Geometry, extent, merge};
 use crate::repo::envelope::{Binding, Verified};
 use crate::repo::reader::Reader;
+use crate::watch::Finding;
 
 /// What to bring back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct Chosen {
     pub databases: BTreeSet<DbOid>,
     pub scopes: BTreeSet<Scope>,
     pub windows: Vec<Window>,
+    /// What a person must hear although the restore goes on.
+    pub findings: Vec<Finding>,
 }
 
 impl Chosen {
@@ -59,10 +64,16 @@ pub async fn choose(config: &Config, reader: &Reader, subject: Subject, asked: W
     let (points, runs) = (stored.facts(), stored.plain_runs());
     let windows = window::windows(&points, &runs);
     if windows.is_empty() {
-        return Err(nothing_there(&subject, &stored));
+        return Err(missing::nothing_there(&named(&subject), &stored));
     }
     let found = find(reader, &stored, &asked, &windows).await?;
-    let Some((run, lsn)) = found else { return Err(outside(config, &subject, &asked, &windows)) };
+    let Some((run, lsn)) = found else {
+        missing::refuse_hidden(&stored, &asked, &windows)?;
+        return Err(outside(config, &subject, &asked, &windows));
+    };
+    if asked == When::Latest {
+        missing::refuse_hidden(&stored, &asked, &windows)?;
+    }
     let chosen_run = stored.runs.get(run).ok_or_else(|| outside(config, &subject, &asked, &windows))?;
     let base = window::base_for(&points, &chosen_run.run, lsn)
         .cloned()
@@ -71,8 +82,9 @@ pub async fn choose(config: &Config, reader: &Reader, subject: Subject, asked: W
     refuse_quarantined(&wal, lsn)?;
     let of_base = |point: &&StoredPoint| point.facts.label == base.label;
     let points: Vec<StoredPoint> = newest_of_each(stored.points.iter().filter(of_base));
-    let (databases, scopes) = bound(config, &subject, &base.cluster, &chosen_run.envelopes, &wal, lsn);
-    Ok(Chosen { subject, asked, lsn, points, facts: base, wal, databases, scopes, windows })
+    let (databases, scopes) = bound(&subject, &base, &chosen_run.envelopes, lsn);
+    let findings = missing::findings(&stored, &asked, &base);
+    Ok(Chosen { subject, asked, lsn, points, facts: base, wal, databases, scopes, windows, findings })
 }
 
 fn tenants_of(config: &Config, subject: &Subject) -> Result<Vec<Scope>, Failure> {
@@ -179,52 +191,17 @@ fn refuse_quarantined(wal: &[Verified], lsn: Lsn) -> Result<(), Failure> {
 }
 
 /// The databases to bring back and the scopes their bytes lie under: by the bindings in the WAL, each with its interval.
-fn bound(
-    config: &Config,
-    subject: &Subject,
-    cluster: &str,
-    run: &[Verified],
-    wal: &[Verified],
-    lsn: Lsn,
-) -> (BTreeSet<DbOid>, BTreeSet<Scope>) {
-    let bindings = |envelopes: &[Verified]| -> Vec<Binding> {
-        envelopes.iter().filter_map(|envelope| envelope.wal.as_ref()).flat_map(|wal| wal.bindings.clone()).collect()
+fn bound(subject: &Subject, base: &PointFacts, run: &[Verified], lsn: Lsn) -> (BTreeSet<DbOid>, BTreeSet<Scope>) {
+    let bindings: Vec<Binding> =
+        run.iter().filter_map(|envelope| envelope.wal.as_ref()).flat_map(|wal| wal.bindings.clone()).collect();
+    let owner = match subject {
+        Subject::Tenant(id) => Some(Scope::Tenant(id.clone())),
+        Subject::Cluster(_) => None,
     };
-    let in_reach: Vec<Binding> = bindings(wal).into_iter().filter(|binding| binding.from_lsn <= lsn).collect();
-    let mut databases: BTreeSet<DbOid> = BTreeSet::new();
-    let mut scopes: BTreeSet<Scope> = BTreeSet::new();
-    match subject {
-        Subject::Tenant(id) => {
-            let own = Scope::Tenant(id.clone());
-            // A database is the tenant's when any binding says so, also one that came later: its earlier bytes lie under a spare.
-            let ours = |binding: &Binding| binding.scope == own;
-            databases.extend(bindings(run).iter().filter(|binding| ours(binding)).map(|binding| binding.oid));
-            scopes.insert(own);
-        }
-        Subject::Cluster(_) => {
-            databases.extend(in_reach.iter().map(|binding| binding.oid));
-            let tenants = config.tenants.values().filter(|tenant| tenant.cluster == cluster);
-            scopes.extend(tenants.map(|tenant| Scope::Tenant(tenant.id.clone())));
-        }
-    }
-    let theirs = in_reach.into_iter().filter(|binding| databases.contains(&binding.oid));
-    scopes.extend(theirs.map(|binding| binding.scope));
-    scopes.insert(Scope::Cluster(cluster.to_owned()));
-    (databases, scopes)
-}
-
-fn nothing_there(subject: &Subject, stored: &Stored) -> Failure {
-    let object = named(subject);
-    if let Some((name, error)) = stored.bad.first() {
-        let cause = format!("no usable recovery point; {name} is not believed: {}", crate::failure::chain(error));
-        return Failure::new(Kind::Integrity, object, cause, "restore from the second copy, or check the signers file");
-    }
-    Failure::new(
-        Kind::Usage,
-        object,
-        "has no recovery point in the store",
-        "run `lifeboat backup` (with `lifeboat stream` beside it), or check the configured store",
-    )
+    let mut found = bound::bound(&bindings, owner.as_ref(), base.start_lsn, lsn);
+    found.scopes.insert(Scope::Cluster(base.cluster.clone()));
+    found.scopes.extend(owner);
+    (found.databases, found.scopes)
 }
 
 fn outside(config: &Config, subject: &Subject, asked: &When, windows: &[Window]) -> Failure {
