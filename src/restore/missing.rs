@@ -100,7 +100,7 @@ pub fn findings(stored: &Stored, asked: &When, base: &PointFacts) -> Vec<Finding
             warning(&lost.name, what, "look for it in the second copy, if the stream had acknowledged it")
         }));
     }
-    let gap = stored.gaps.iter().filter(|gap| gap.history == base.history && gap.from > base.start_lsn).next_back();
+    let gap = stored.gaps.iter().rfind(|gap| gap.history == base.history && gap.from > base.start_lsn);
     if let (When::Latest, Some(gap)) = (asked, gap) {
         let what =
             format!("is missing from {} to {}: newer WAL is there and no base backup reaches it", gap.from, gap.to);
