@@ -140,7 +140,7 @@ async fn pump(stream: &mut BaseBackupStream, sorter: Sorter) -> Result<(Lsn, Sor
                 }
             }
             BackupEvent::Data(bytes) => {
-                let Some(sender) = &open else { break Err(out_of_order(&BackupEvent::Data(bytes))) };
+                let Some(sender) = &mut open else { break Err(out_of_order(&BackupEvent::Data(bytes))) };
                 if !sender.send(bytes).await {
                     break Ok(None);
                 }

@@ -9,6 +9,7 @@ use crate::failure::{Failure, Kind};
 use crate::ids::{Lsn, Scope, SystemId};
 use crate::repo::envelope::Verified;
 use crate::repo::error::RepoError;
+use crate::repo::name::Name;
 use crate::repo::reader::{Reader, What};
 use crate::repo::window::{Fork, Gap, chain};
 
@@ -37,6 +38,21 @@ pub struct Stored {
     pub forks: Vec<Fork>,
     /// What lies where envelopes lie and was not believed.
     pub bad: Vec<(String, RepoError)>,
+    /// Names at which a point was signed and is not: its backup was killed as it committed, or it was taken away.
+    pub lost_points: Vec<String>,
+    /// WAL that was stored and cannot be used.
+    pub hidden: Vec<Hidden>,
+    /// The same at the very end, where a killed stream leaves just that: perhaps it was never committed.
+    pub unfinished: Vec<Hidden>,
+}
+
+/// WAL that some envelope spoke of which is damaged, or was taken away: why a window ends where it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hidden {
+    pub name: String,
+    pub from: Lsn,
+    pub to: Lsn,
+    pub why: String,
 }
 
 impl Stored {
@@ -49,6 +65,7 @@ impl Stored {
         for scope in scopes {
             let listing = reader.envelopes(scope, What::Points).await?;
             stored.bad.extend(listing.bad);
+            stored.lost_points.extend(listing.lost);
             for envelope in listing.good {
                 match serde_json::from_value::<PointFacts>(envelope.facts.clone()) {
                     Ok(facts) => stored.points.push(StoredPoint { scope: scope.clone(), facts, envelope }),
@@ -72,6 +89,10 @@ impl Stored {
 
     async fn read_wal(&mut self, reader: &Reader, system_id: SystemId) -> Result<(), Failure> {
         let listing = reader.stretches(system_id, None).await?;
+        let mut hidden: Vec<Hidden> =
+            listing.bad.iter().filter_map(|(name, error)| hidden(name, crate::failure::chain(error))).collect();
+        let gone = "its signature is there and it is not".to_owned();
+        let lost = listing.lost.iter().filter_map(|name| self::hidden(name, gone.clone()));
         self.bad.extend(listing.bad);
         let (wal, heartbeats): (Vec<_>, Vec<_>) =
             listing.good.into_iter().partition(|envelope| !is_heartbeat(envelope));
@@ -85,6 +106,19 @@ impl Stored {
             }
             self.runs.push(StoredRun { run: Run { system_id, history: window.history.clone(), pieces }, envelopes });
         }
+        for envelope in found.unlinked.iter().filter_map(|index| wal.get(*index)) {
+            let why = format!("{} follows it, and it is not there", envelope.name);
+            hidden.extend(envelope.previous.iter().filter_map(|previous| self::hidden(&previous.name, why.clone())));
+        }
+        // A stream that goes on after a kill covers what it had begun to commit, so where WAL follows, it was taken away.
+        let (lost, unfinished): (Vec<_>, Vec<_>) =
+            lost.partition(|lost| found.windows.iter().any(|w| w.from > lost.from));
+        hidden.extend(lost);
+        // What other envelopes cover, tails for one, is hidden from nobody.
+        let covered = |hidden: &Hidden| found.windows.iter().any(|w| w.from <= hidden.from && hidden.to <= w.to);
+        hidden.retain(|hidden| !covered(hidden));
+        self.unfinished.extend(unfinished.into_iter().filter(|lost| !covered(lost)));
+        self.hidden.extend(hidden);
         self.gaps.extend(found.gaps);
         self.forks.extend(found.forks);
         Ok(())
@@ -120,6 +154,18 @@ impl Stored {
                 "find out which writer was right; move the other's objects aside, then restore",
             )),
         }
+    }
+}
+
+/// The WAL that a name speaks of; `None` for a heartbeat, and for what is no name of WAL.
+fn hidden(name: &str, why: String) -> Option<Hidden> {
+    match name.parse() {
+        Ok(Name::Stretch(stretch, _)) if stretch.from < stretch.to => {
+            // Told after the name anyway.
+            let why = why.strip_prefix(&format!("{name}: ")).map_or(why.clone(), str::to_owned);
+            Some(Hidden { name: name.to_owned(), from: stretch.from, to: stretch.to, why })
+        }
+        _ => None,
     }
 }
 

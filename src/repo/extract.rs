@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 
 use super::chunk::{ChunkId, ChunkKey};
 use super::envelope::ObjectRef;
@@ -208,9 +209,13 @@ async fn fetch_packs<S: Default>(
     watch: &dyn Watch,
 ) -> Result<(), RepoError> {
     let deliver = Arc::new(deliver);
+    let failed = AtomicBool::new(false);
     let packs = wants.0.into_values().map(|wanted| {
-        let deliver = Arc::clone(&deliver);
+        let (deliver, failed) = (Arc::clone(&deliver), &failed);
         async move {
+            if failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             let identity = reader.identities.unlock(&wanted.scope, wanted.epoch)?;
             let sealed = fetch::object(&*reader.store, &wanted.object).await?;
             let written = blocking(move || unpack(&identity, &sealed, wanted, &*deliver)).await?;
@@ -219,7 +224,16 @@ async fn fetch_packs<S: Default>(
         }
     });
     let packs: Vec<_> = packs.collect();
-    futures::stream::iter(packs).buffer_unordered(packs_under_way()).try_collect().await
+    let mut packs = futures::stream::iter(packs).buffer_unordered(packs_under_way());
+    // To the end also after an error: nobody may go on writing where the caller is about to clean up.
+    let mut first = Ok(());
+    while let Some(done) = packs.next().await {
+        if done.is_err() && first.is_ok() {
+            failed.store(true, Ordering::Relaxed);
+            first = done;
+        }
+    }
+    first
 }
 
 /// Delivers the wanted chunks of a pack, each checked against its id; gives how many bytes that was. Stops at the last wanted one:

@@ -73,6 +73,18 @@ pub struct Candidates {
 /// # Errors
 /// The store's.
 pub async fn candidates(store: &dyn Store, prefix: &str) -> Result<BTreeMap<String, Candidates>, RepoError> {
+    let mut found = signed_names(store, prefix).await?;
+    // A signature without its envelope is a commit that did not happen.
+    found.retain(|_, candidates| !candidates.envelopes.is_empty());
+    Ok(found)
+}
+
+/// As [`candidates`], with the names at which only a signature lies: of a commit that did not happen, or of an envelope that was
+/// taken away.
+///
+/// # Errors
+/// The store's.
+pub async fn signed_names(store: &dyn Store, prefix: &str) -> Result<BTreeMap<String, Candidates>, RepoError> {
     let mut found: BTreeMap<String, Candidates> = BTreeMap::new();
     let mut listing = store.list(prefix);
     while let Some(listed) = listing.try_next().await? {
@@ -82,8 +94,6 @@ pub async fn candidates(store: &dyn Store, prefix: &str) -> Result<BTreeMap<Stri
             found.entry(listed.name.clone()).or_default().envelopes.push(listed);
         }
     }
-    // A signature without its envelope is a commit that did not happen.
-    found.retain(|_, candidates| !candidates.envelopes.is_empty());
     for candidates in found.values_mut() {
         candidates.envelopes.sort_by_key(|listed| listed.created);
         candidates.signatures.sort_by_key(|listed| listed.created);

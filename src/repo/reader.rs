@@ -44,6 +44,8 @@ pub struct Listing {
     pub good: Vec<Verified>,
     /// What lies where envelopes lie and may not be acted on, with the reason.
     pub bad: Vec<(String, RepoError)>,
+    /// Names at which only a signature lies: a commit that did not happen, or an envelope that was taken away.
+    pub lost: Vec<String>,
 }
 
 impl Reader {
@@ -99,14 +101,16 @@ impl Reader {
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, RepoError> {
-        let candidates: Vec<_> = fetch::candidates(&*self.store, prefix).await?.into_iter().collect();
-        let read = candidates.into_iter().map(|(name, candidates)| async move {
+        let named = fetch::signed_names(&*self.store, prefix).await?;
+        let (there, lost): (Vec<_>, Vec<_>) = named.into_iter().partition(|(_, found)| !found.envelopes.is_empty());
+        let read = there.into_iter().map(|(name, candidates)| async move {
             let read = fetch::envelope(&*self.store, &self.signers, &name, &candidates).await;
             (name, read)
         });
         let read: Vec<_> = read.collect();
         let mut reads = futures::stream::iter(read).buffered(REQUESTS);
-        let mut listing = Listing::default();
+        let lost = lost.into_iter().map(|(name, _)| name).collect();
+        let mut listing = Listing { lost, ..Listing::default() };
         while let Some((name, read)) = reads.next().await {
             match read {
                 Ok(envelope) => listing.good.push(envelope),

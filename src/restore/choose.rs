@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::missing;
 use crate::config::{Cluster, Config, When};
 use crate::failure::{Failure, Kind};
 use crate::ids::{DbOid, Lsn, Scope};
@@ -15,6 +16,7 @@ use crate::postgres::wal::version::Version;
 use crate::postgres::wal::{Geometry, extent, merge};
 use crate::repo::envelope::{Binding, Verified};
 use crate::repo::reader::Reader;
+use crate::watch::Finding;
 
 /// What to bring back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct Chosen {
     pub databases: BTreeSet<DbOid>,
     pub scopes: BTreeSet<Scope>,
     pub windows: Vec<Window>,
+    /// What a person must hear although the restore goes on.
+    pub findings: Vec<Finding>,
 }
 
 impl Chosen {
@@ -64,10 +68,16 @@ pub async fn choose(config: &Config, reader: &Reader, subject: Subject, asked: W
     let (points, runs) = (stored.facts(), stored.plain_runs());
     let windows = window::windows(&points, &runs);
     if windows.is_empty() {
-        return Err(nothing_there(&subject, &stored));
+        return Err(missing::nothing_there(&named(&subject), &stored));
     }
     let found = find(reader, &stored, &asked, &windows).await?;
-    let Some((run, lsn)) = found else { return Err(outside(config, &subject, &asked, &windows)) };
+    let Some((run, lsn)) = found else {
+        missing::refuse_hidden(&stored, &asked, &windows)?;
+        return Err(outside(config, &subject, &asked, &windows));
+    };
+    if asked == When::Latest {
+        missing::refuse_hidden(&stored, &asked, &windows)?;
+    }
     let chosen_run = stored.runs.get(run).ok_or_else(|| outside(config, &subject, &asked, &windows))?;
     let base = window::base_for(&points, &chosen_run.run, lsn)
         .cloned()
@@ -77,7 +87,8 @@ pub async fn choose(config: &Config, reader: &Reader, subject: Subject, asked: W
     let of_base = |point: &&StoredPoint| point.facts.label == base.label;
     let points: Vec<StoredPoint> = newest_of_each(stored.points.iter().filter(of_base));
     let (databases, scopes) = bound(&subject, &base, &chosen_run.envelopes, lsn);
-    Ok(Chosen { subject, asked, lsn, points, facts: base, wal, databases, scopes, windows })
+    let findings = missing::findings(&stored, &asked, &base);
+    Ok(Chosen { subject, asked, lsn, points, facts: base, wal, databases, scopes, windows, findings })
 }
 
 fn tenants_of(config: &Config, subject: &Subject) -> Result<Vec<Scope>, Failure> {
@@ -195,24 +206,6 @@ fn bound(subject: &Subject, base: &PointFacts, run: &[Verified], lsn: Lsn) -> (B
     found.scopes.insert(Scope::Cluster(base.cluster.clone()));
     found.scopes.extend(owner);
     (found.databases, found.scopes)
-}
-
-fn nothing_there(subject: &Subject, stored: &Stored) -> Failure {
-    let object = named(subject);
-    if let Some((name, error)) = stored.bad.first() {
-        let cause = format!("no usable recovery point; {name} is not believed: {}", crate::failure::chain(error));
-        return Failure::new(Kind::Integrity, object, cause, "restore from the second copy, or check the signers file");
-    }
-    let cause = match subject {
-        Subject::Tenant(_) => "has no recovery point in the store",
-        Subject::Cluster(_) => "has no recovery point of all its tenants in the store",
-    };
-    Failure::new(
-        Kind::Usage,
-        object,
-        cause,
-        "run `lifeboat backup` (with `lifeboat stream` beside it), or check the configured store",
-    )
 }
 
 fn outside(config: &Config, subject: &Subject, asked: &When, windows: &[Window]) -> Failure {

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::assemble::{Read, disk};
+use super::early::Early;
 use crate::backup::files::{self, FilesTaken};
 use crate::failure::Failure;
 use crate::filestore::FileName;
@@ -57,6 +58,14 @@ impl FilesRestored {
     }
 }
 
+/// Where files may come from.
+#[derive(Clone, Copy)]
+pub struct Have<'a> {
+    pub scopes: &'a BTreeSet<Scope>,
+    /// What was fetched before the server was started.
+    pub early: &'a Early,
+}
+
 /// Where a file lies: which body has it.
 type Place = usize;
 
@@ -66,7 +75,7 @@ type Place = usize;
 /// `Integrity` naming a damaged object; `Refused` when the folder is there already.
 pub async fn fetch(
     reader: &Reader,
-    scopes: &BTreeSet<Scope>,
+    have: Have<'_>,
     database: &str,
     referenced: &Referenced,
     target: &Path,
@@ -76,8 +85,10 @@ pub async fn fetch(
         warn(watch, name, "a row names a file that no attachment can have; it is not fetched", "look at that row");
     }
     let wanted: BTreeSet<FileName> = referenced.rows.iter().map(|row| row.store_fname).collect();
-    let found = search(reader, scopes, database, &wanted).await?;
-    let plan = fetch::plan(wanted.iter().copied(), &found.places, &found.missing);
+    let early: BTreeSet<FileName> = wanted.iter().filter(|name| have.early.has(database, name)).copied().collect();
+    let still: BTreeSet<FileName> = wanted.difference(&early).copied().collect();
+    let found = search(reader, have.scopes, database, &still).await?;
+    let plan = fetch::plan(still.iter().copied(), &found.places, &found.missing);
     if target.exists() {
         return Err(fetch::FetchError::Exists { path: target.to_owned() }.into());
     }
@@ -95,10 +106,14 @@ pub async fn fetch(
     }
     watch.stage(&format!("filestore of {database}"), Some(carried.fetches().1));
     let extracted = reader.carry_out(carried, watch).await?;
+    let mut bytes = extracted.bytes;
+    for name in &early {
+        bytes += have.early.give(database, name, target)?;
+    }
 
     let store = Filestore::open(target)?;
     let checked = reconcile(&store, &referenced.rows, watch)?;
-    let restored = judge(&checked, &plan, extracted.bytes);
+    let restored = judge(&checked, &plan, bytes);
     if restored.missing_at_source > 0 {
         let what = format!("{} attachment(s) had no file when the backup was taken", restored.missing_at_source);
         note(watch, format!("filestore of {database}"), what);

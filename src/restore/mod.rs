@@ -1,8 +1,8 @@
 //! `restore`: one tenant (or a cluster) as it was at a moment, beside what is there now.
 //!
 //! ```text
-//! choose -> open -> assemble -> recover (sandbox) -> files -> tidy -> hand over | load
-//! envelopes  keys   objects     the server runs      filestore  others go   a folder | a running cluster
+//! choose -> open -> early files, assemble -> recover (sandbox) -> files -> tidy -> hand over | load
+//! envelopes  keys   objects                  the server runs      filestore  others go   a folder | a running cluster
 //! ```
 //!
 //! Everything is fetched and checked before anything is started; everything is recovered in a sandbox; nothing that exists is
@@ -15,8 +15,10 @@ pub mod clean;
 pub mod collation;
 pub mod deliver;
 pub mod door;
+pub mod early;
 pub mod files;
 pub mod load;
+pub mod missing;
 pub mod outcome;
 pub mod plan;
 pub mod recover;
@@ -41,6 +43,7 @@ use crate::watch::Watch;
 use assemble::{Opened, Read, disk};
 use choose::{Chosen, Subject};
 use deliver::Delivered;
+use early::Early;
 use files::FilesRestored;
 use recover::Recovered;
 use work::Work;
@@ -62,6 +65,7 @@ pub struct Brought {
     pub opened: Opened,
     pub read: Read,
     pub databases: Vec<RecoveredDatabase>,
+    early: Early,
     began: Instant,
 }
 
@@ -87,13 +91,17 @@ impl Restore<'_> {
         let began = Instant::now();
         self.watch.stage("reading what there is", None);
         let chosen = choose::choose(self.config, &self.reader, subject, asked).await?;
+        chosen.findings.iter().for_each(|finding| self.watch.finding(finding.clone()));
         let opened = assemble::open(&self.reader, &chosen).await?;
         let binaries = self.binaries(&chosen.facts.cluster, opened.facts.server_version / 10_000)?;
         plan::refuse_without_room(&chosen, &opened, dir)?;
-        let (assembled, read) = assemble::assemble(&self.reader, &chosen, &opened, dir, &*self.watch).await?;
+        let early = Early::fetch(&self.reader, &opened, dir.parent().unwrap_or(dir), &*self.watch).await?;
+        let (assembled, mut read) = assemble::assemble(&self.reader, &chosen, &opened, dir, &*self.watch).await?;
+        read.objects += early.read.objects;
+        read.bytes += early.read.bytes;
         let recovered = recover::recover(assembled, &self.config.sandbox, binaries, read_only, &*self.watch).await?;
         let databases = find_databases(&recovered, &chosen).await?;
-        Ok(Brought { recovered, chosen, opened, read, databases, began })
+        Ok(Brought { recovered, chosen, opened, read, databases, early, began })
     }
 
     /// The server's programs for `major`.
@@ -164,7 +172,8 @@ impl Restore<'_> {
             return Ok((FilesRestored::default(), Read::default()));
         }
         let referenced = rows::referenced(&mut connection).await?;
-        files::fetch(&self.reader, &brought.chosen.scopes, &database.name, &referenced, target, &*self.watch).await
+        let have = files::Have { scopes: &brought.chosen.scopes, early: &brought.early };
+        files::fetch(&self.reader, have, &database.name, &referenced, target, &*self.watch).await
     }
 }
 
