@@ -292,7 +292,9 @@ fn nothing_captured_is_executed_and_none_of_it_is_in_what_is_handed_over() {
 
     let target = support::scratch();
     let to = target.path().join("r");
-    done(estate.run(&restore(&to)));
+    let restored = estate.run(&restore(&to)).expect(3);
+    let settings = restored.json["removed"]["settings"].as_array().unwrap();
+    assert_eq!(settings.len(), 3, "{settings:?}");
     assert_eq!(std::fs::read_dir(planted.path()).unwrap().count(), 0, "something captured ran");
     let pgdata = to.join("pgdata");
     for name in ["postgresql.auto.conf", "recovery.signal", "standby.signal", "tablespace_map"] {
@@ -308,7 +310,20 @@ fn nothing_captured_is_executed_and_none_of_it_is_in_what_is_handed_over() {
     }
     assert!(std::fs::read_to_string(to.join("captured/postgresql.auto.conf")).unwrap().contains("restore_command"));
 
+    // Whoever starts it gets in, and loads nothing.
+    let there = start(&to);
+    assert_eq!(there.running.server.psql("initech", "SHOW session_preload_libraries"), "");
+    drop(there);
+
     // Into a cluster: refused by name, and nothing of it is there.
+    let mut reset = cluster.server.tool("psql");
+    reset.env("PGOPTIONS", "-c session_preload_libraries=").args([
+        "-d",
+        "postgres",
+        "-c",
+        "ALTER ROLE postgres RESET ALL",
+    ]);
+    run(&mut reset);
     let into = ["restore", "initech", "--at", "latest", "--into-cluster", "main", "--as", "initech_before"];
     let (cause, next) = refused(estate.run(&into), 5);
     assert!(cause.contains("evil") && next.contains("event-trigger:evil"), "{cause}, {next}");

@@ -110,7 +110,10 @@ pub async fn recover(
     let door = Door::open(Arc::clone(&sandbox), socket_in(&socket_folder))?;
     let server = door.server(&assembled.superuser);
     let recovered = Recovered { sandbox, assembled, binaries, server, door, process };
-    let waited = server::wait_until_recovered(&recovered.server, PATIENCE, || alive.load(Ordering::Relaxed)).await;
+    let waited = server::wait_until_recovered(&recovered.server, recovered.assembled.major, PATIENCE, || {
+        alive.load(Ordering::Relaxed)
+    })
+    .await;
     recovered.judge(waited)?;
     Ok(recovered)
 }
