@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# bench.sh [--small] - lifeboat and pgBackRest on the same cluster, on the same machine, in one run; prints both and their ratio.
+# bench.sh [--small] [--data] - lifeboat and pgBackRest on the same cluster, on the same machine, in one run; prints both and their ratio.
 #
 # Only ratios of one run count: the machine is shared and noisy. ROUNDS=3 takes medians. The dataset (4.2 GB; --small: some 150 MB, to try the
-# script) is built once and kept in BENCH_DIR (default /var/tmp/lifeboat-bench); delete the folder to be rid of it.
+# script) is built once and kept in BENCH_DIR (default /var/tmp/lifeboat-bench); --data builds it and no more; delete the folder to be rid of it.
 # 16 copies of acme, 16 of globex, 11 of initech, one database with pgbench and a 3-million-row table: with postgres and template1, 46 databases.
 # pgBackRest: zstd 1, AES-256-CBC, bundles, 2 processes, local repository. lifeboat: as it comes, local store; each database its own tenant and key.
 set -euo pipefail
@@ -11,8 +11,14 @@ scripts/setup.sh --bench
 . scripts/places.sh
 [ -n "$shared" ] || { echo "bench: acme and globex are needed: set LIFEBOAT_SHARED" >&2; exit 2; }
 
-copies=(16 16 11) scale=60 rows=3000000 kind=full
-if [ "${1:-}" = --small ]; then copies=(1 1 1) scale=2 rows=50000 kind=small; fi
+copies=(16 16 11) scale=60 rows=3000000 kind=full only_data=
+for option in "$@"; do
+  case $option in
+    --small) copies=(1 1 1) scale=2 rows=50000 kind=small ;;
+    --data) only_data=1 ;;
+    *) echo "bench: '$option' is no option (--small, --data)" >&2; exit 2 ;;
+  esac
+done
 dir=${BENCH_DIR:-/var/tmp/lifeboat-bench}/$kind
 bin=/usr/lib/postgresql/15/bin data=$dir/data
 export PGHOST=$dir/s PGPORT=5432 PGUSER=postgres LC_ALL=C.UTF-8
@@ -69,6 +75,7 @@ CONF
   stop
 }
 [ -e "$dir/built" ] || build
+if [ -n "$only_data" ]; then exit 0; fi
 lifeboat_bin=${LIFEBOAT_BIN:-}
 if [ -z "$lifeboat_bin" ]; then
   cargo build --quiet --release --locked --bin lifeboat

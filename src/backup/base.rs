@@ -9,6 +9,7 @@ mod sorter;
 
 use std::collections::BTreeMap;
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 
 use super::wait::StoredWal;
@@ -28,6 +29,9 @@ use crate::stream::bindings::Database;
 
 pub use facts::{BaseFacts, DatabaseFact};
 use sorter::{Router, Sorted, Sorter};
+
+/// How many sets are committed at a time: each is a few small objects, and waiting for the store is most of it.
+const SETS_AT_ONCE: usize = 8;
 
 /// A base backup that has arrived completely and is not committed yet.
 pub struct BaseCopy {
@@ -186,11 +190,15 @@ impl BaseCopy {
         let mut sets = BTreeMap::new();
         let mut totals = Totals::default();
         let mut bad_pages = 0;
+        let mut finishing = Vec::with_capacity(self.sets.len());
         for (scope, writer) in self.sets {
             let bad = self.bad_pages.get(&scope).map_or(&[] as &[_], Vec::as_slice);
             bad_pages += bad.len() as u64;
-            let facts = self.facts.for_scope(&scope, self.stop_lsn, self.stop_time, bad);
-            let stored = writer.finish(super::to_value(&facts)?).await?;
+            let facts = super::to_value(&self.facts.for_scope(&scope, self.stop_lsn, self.stop_time, bad))?;
+            finishing.push(async move { Ok::<_, Failure>((scope, writer.finish(facts).await?)) });
+        }
+        let mut finished = futures::stream::iter(finishing).buffer_unordered(SETS_AT_ONCE);
+        while let Some((scope, stored)) = finished.try_next().await? {
             totals.count(&stored);
             sets.insert(scope, stored);
         }

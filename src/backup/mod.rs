@@ -16,6 +16,7 @@ pub mod wait;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -23,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::{Cluster, Config, Tenant};
 use crate::failure::Failure;
 use crate::ids::{Lsn, Scope};
+use crate::point::stored::touches;
 use crate::point::{PointBody, PointFacts};
 use crate::postgres::connect::Server;
 use crate::repo::envelope::{ObjectRef, Verified};
@@ -30,6 +32,9 @@ use crate::repo::reader::Reader;
 use crate::repo::set_writer::StoredSet;
 use crate::repo::writer::{NewPoint, Writer};
 use crate::watch::Watch;
+
+/// Tenants whose parts are taken within this time wait for their WAL together: each alone would wait for the stream's next flush.
+const BATCH_FOR: Duration = Duration::from_secs(30);
 
 /// What one backup works with.
 pub struct Backup<'a> {
@@ -76,7 +81,7 @@ impl Backup<'_> {
     /// Guarantees: every listed point is whole and its WAL durable; on an error nothing is listed.
     /// Errors: of the server, the store, or a stream that does not come along.
     pub async fn run(&self, cluster: &Cluster, server: &Server, tenants: &[&Tenant]) -> Result<Made, Failure> {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let locked_until = self.locked_until()?;
         let wal = wait::StoredWal::of(cluster, server, Arc::clone(&self.reader)).await?;
         let wanted: Vec<Scope> = tenants.iter().map(|tenant| Scope::Tenant(tenant.id.clone())).collect();
@@ -87,11 +92,15 @@ impl Backup<'_> {
 
         let mut points = Vec::new();
         let mut bytes = sets.totals;
-        for tenant in tenants {
+        let (mut batch, mut batch_began) = (Vec::new(), Instant::now());
+        for (number, tenant) in tenants.iter().enumerate() {
             let taken = tenant::take(self, tenant, server, locked_until).await?;
             bytes.add(&taken.totals);
-            wal.until(taken.lsn, &*self.watch).await?;
-            points.push(self.write_point(cluster, tenant, &sets, taken, &wal, locked_until).await?);
+            batch.push((*tenant, taken));
+            if number + 1 == tenants.len() || batch_began.elapsed() >= BATCH_FOR {
+                points.extend(self.write_points(cluster, std::mem::take(&mut batch), &sets, &wal, locked_until).await?);
+                batch_began = Instant::now();
+            }
         }
         Ok(Made {
             cluster: cluster.name.clone(),
@@ -122,13 +131,37 @@ impl Backup<'_> {
         })
     }
 
+    /// Waits for the WAL of a batch of tenants and writes their points.
+    async fn write_points(
+        &self,
+        cluster: &Cluster,
+        batch: Vec<(&Tenant, tenant::Taken)>,
+        sets: &base::BaseSets,
+        wal: &wait::StoredWal,
+        locked_until: Timestamp,
+    ) -> Result<Vec<MadePoint>, Failure> {
+        let Some(end) = batch.iter().map(|(_, taken)| taken.lsn).max() else { return Ok(Vec::new()) };
+        wal.until(end, &*self.watch).await?;
+        let stretches = wal.covering(sets.start_lsn, end).await?;
+        for stretch in &stretches {
+            self.writer.extend_envelope(stretch, locked_until).await?;
+        }
+        let mut points = Vec::with_capacity(batch.len());
+        for one in batch {
+            let to = one.1.lsn;
+            let needed = stretches.iter().filter(|stretch| touches(stretch, sets.start_lsn, to));
+            points.push(self.write_point(cluster, one, sets, &wal.history, needed, locked_until).await?);
+        }
+        Ok(points)
+    }
+
     async fn write_point(
         &self,
         cluster: &Cluster,
-        tenant: &Tenant,
+        (tenant, taken): (&Tenant, tenant::Taken),
         sets: &base::BaseSets,
-        taken: tenant::Taken,
-        wal: &wait::StoredWal,
+        history: &str,
+        stretches: impl Iterator<Item = &Verified>,
         locked_until: Timestamp,
     ) -> Result<MadePoint, Failure> {
         let scope = Scope::Tenant(tenant.id.clone());
@@ -138,7 +171,7 @@ impl Backup<'_> {
             timeline: sets.timeline,
             server_version: sets.server_version,
             segment_bytes: sets.segment_bytes,
-            history: wal.history.clone(),
+            history: history.to_owned(),
             label: sets.label.clone(),
             start_lsn: sets.start_lsn,
             stop_lsn: sets.stop_lsn,
@@ -149,10 +182,6 @@ impl Backup<'_> {
         };
         let mut named = sets.for_tenant(&tenant.databases, &scope, &cluster.name);
         named.extend(taken.sets);
-        let stretches = wal.covering(sets.start_lsn, taken.lsn).await?;
-        for stretch in &stretches {
-            self.writer.extend_envelope(stretch, locked_until).await?;
-        }
         let body = PointBody {
             tenant: tenant.id.clone(),
             facts: facts.clone(),
@@ -166,7 +195,7 @@ impl Backup<'_> {
                 facts: to_value(&facts)?,
                 body: to_value(&body)?,
                 sets: named.iter().map(|(_, set)| set.envelope.reference()).collect(),
-                stretches: stretches.iter().map(|stretch| locked(stretch, locked_until)).collect(),
+                stretches: stretches.map(|stretch| locked(stretch, locked_until)).collect(),
                 locked_until,
             })
             .await?;

@@ -14,7 +14,7 @@ use crate::config::{Tenant, when};
 use crate::failure::Failure;
 use crate::stream::session::{self, Session, WhenBusy};
 
-/// Make one recovery point: base backup where it is due, filestore, access, references
+/// Make one recovery point: base backup, filestore, access
 ///
 /// Without names, every tenant of the estate. Where no stream runs, one runs beside the backup for as long as it takes.
 #[derive(Debug, clap::Args)]

@@ -1,5 +1,6 @@
 //! Points: the sets and the LSN of one tenant that belong together; what can be restored, and where a target lies.
 
+pub mod bound;
 pub mod stored;
 pub mod target;
 pub mod window;

@@ -228,7 +228,13 @@ pub async fn covering(
         .members
         .iter()
         .filter_map(|index| wal.get(*index))
-        .filter(|envelope| envelope.wal.as_ref().is_some_and(|wal| wal.from <= to && from < wal.to.plus(1)))
+        .filter(|envelope| touches(envelope, from, to))
         .cloned()
         .collect())
+}
+
+/// Whether an envelope's WAL touches `[from, to]`.
+#[must_use]
+pub fn touches(envelope: &Verified, from: Lsn, to: Lsn) -> bool {
+    envelope.wal.as_ref().is_some_and(|wal| wal.from <= to && from < wal.to.plus(1))
 }

@@ -175,7 +175,7 @@ fn create(path: &Path, content: &[u8]) -> Result<(), ServerError> {
 }
 
 /// Settings that close every way by which captured data could run code, reach out, or change what was restored.
-const CLOSED: [(&str, &str); 21] = [
+const CLOSED: [(&str, &str); 22] = [
     ("listen_addresses", ""),
     ("ssl", "off"),
     ("shared_preload_libraries", ""),
@@ -188,6 +188,8 @@ const CLOSED: [(&str, &str); 21] = [
     ("recovery_end_command", ""),
     ("primary_conninfo", ""),
     ("hot_standby", "off"),
+    // Tablespaces are restored as plain folders in pg_tblspc; recovery panics at them otherwise (CheckTablespaceDirectory).
+    ("allow_in_place_tablespaces", "on"),
     ("wal_level", "replica"),
     ("max_logical_replication_workers", "0"), // captured subscriptions stay asleep
     ("synchronous_standby_names", ""),        // nobody will ever confirm

@@ -24,8 +24,10 @@ use super::set::{EntryKind, FileEntry, Piece, SetBody};
 use crate::ids::Scope;
 use crate::watch::Watch;
 
-/// How many packs are held at once: one being fetched while the cores work on the others.
-const PACKS_UNDER_WAY: usize = 3;
+/// How many packs are held at once: one being fetched while the cores work on the others, and no more than memory allows.
+fn packs_under_way() -> usize {
+    (std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1).min(5)
+}
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -86,13 +88,20 @@ pub struct Plan {
     root: PathBuf,
     files: Vec<(String, FileEntry)>,
     wants: Wants,
+    durable: bool,
 }
 
 impl Plan {
     /// A plan for files below `root`.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), files: Vec::new(), wants: Wants::default() }
+        Self { root: root.to_owned(), files: Vec::new(), wants: Wants::default(), durable: true }
+    }
+
+    /// Leaves it to the caller to make the files durable: he goes on changing them first, or throws them away.
+    #[must_use]
+    pub fn synced_by_caller(self) -> Self {
+        Self { durable: false, ..self }
     }
 
     /// Adds the entries of a set for which `select` gives a path below the root; several sets may share a root.
@@ -154,7 +163,7 @@ impl Plan {
         for (path, entry) in self.of_kind(EntryKind::Dir).rev() {
             root.settle(path, entry.mode, None)?;
         }
-        root.sync()
+        if self.durable { root.sync() } else { Ok(()) }
     }
 }
 
@@ -215,7 +224,7 @@ async fn fetch_packs<S: Default>(
         }
     });
     let packs: Vec<_> = packs.collect();
-    let mut packs = futures::stream::iter(packs).buffer_unordered(PACKS_UNDER_WAY);
+    let mut packs = futures::stream::iter(packs).buffer_unordered(packs_under_way());
     // To the end also after an error: nobody may go on writing where the caller is about to clean up.
     let mut first = Ok(());
     while let Some(done) = packs.next().await {

@@ -3,9 +3,11 @@
 //! Paths come from bodies, which are hostile until proven otherwise. Every path is walked part by part from the folder's own
 //! descriptor without following a symbolic link; files are created exclusively; links are checked, and made when everything else is written.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps};
@@ -18,7 +20,12 @@ use super::set::check_path;
 pub(super) struct Root {
     folder: OwnedFd,
     path: PathBuf,
+    /// Folders walked to lately: files come folder by folder, and a walk is an `openat` for each part.
+    walked: Mutex<HashMap<String, Arc<OwnedFd>>>,
 }
+
+/// So many folders are remembered.
+const WALKED: usize = 64;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -28,7 +35,7 @@ impl Root {
         let io = |source| RepoError::Io { path: path.to_owned(), source };
         std::fs::create_dir_all(path).map_err(io)?;
         let folder = rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).map_err(|e| io(e.into()))?;
-        Ok(Self { folder, path: path.to_owned() })
+        Ok(Self { folder, path: path.to_owned(), walked: Mutex::default() })
     }
 
     fn error(&self, path: &str, error: Errno) -> RepoError {
@@ -42,11 +49,28 @@ impl Root {
     }
 
     /// The folder a path lies in and its last part; missing folders are made.
-    fn parent<'a>(&self, path: &'a str) -> Result<(Option<OwnedFd>, &'a str), RepoError> {
+    fn parent<'a>(&self, path: &'a str) -> Result<(Option<Arc<OwnedFd>>, &'a str), RepoError> {
         check_path(path).map_err(|why| RepoError::BadPath { path: path.to_owned(), why })?;
         let Some((folders, last)) = path.rsplit_once('/') else {
             return Ok((None, path));
         };
+        if let Some(known) = self.walked().get(folders) {
+            return Ok((Some(Arc::clone(known)), last));
+        }
+        let folder = Arc::new(self.walk(folders).map_err(|error| self.error(path, error))?);
+        let mut walked = self.walked();
+        if walked.len() >= WALKED {
+            walked.clear();
+        }
+        walked.insert(folders.to_owned(), Arc::clone(&folder));
+        Ok((Some(folder), last))
+    }
+
+    fn walked(&self) -> MutexGuard<'_, HashMap<String, Arc<OwnedFd>>> {
+        self.walked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn walk(&self, folders: &str) -> Result<OwnedFd, Errno> {
         let mut at: Option<OwnedFd> = None;
         for part in folders.split('/') {
             let from = at.as_ref().unwrap_or(&self.folder);
@@ -58,14 +82,14 @@ impl Root {
                 },
                 opened => opened,
             };
-            at = Some(opened.map_err(|error| self.error(path, error))?);
+            at = Some(opened?);
         }
-        Ok((at, last))
+        at.ok_or(Errno::NOENT)
     }
 
     fn with_parent<T>(&self, path: &str, act: impl FnOnce(&OwnedFd, &str) -> Result<T, Errno>) -> Result<T, RepoError> {
         let (parent, last) = self.parent(path)?;
-        act(parent.as_ref().unwrap_or(&self.folder), last).map_err(|error| self.error(path, error))
+        act(parent.as_deref().unwrap_or(&self.folder), last).map_err(|error| self.error(path, error))
     }
 
     /// Makes a directory; one that is there already is fine.

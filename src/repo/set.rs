@@ -13,8 +13,9 @@
 //! It streams at both ends. A body without its last line is not whole.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read as _};
 
+use age::x25519::Recipient;
 use bytes::{Buf as _, Bytes};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::chunk::{ChunkId, ChunkKey};
 use super::envelope::{FORMAT, ObjectRef};
 use super::error::RepoError;
-use super::seal::{SealError, Sealer};
+use super::seal::{self, SealError};
 use crate::ids::Scope;
 
 /// The longest line a reader takes, in bytes; a file of 64 GiB in 128 KiB pieces has a line of about this length.
@@ -139,19 +140,25 @@ pub fn check_path(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Writes a body, line by line, into sealed memory.
+/// Lines are compressed when there are this many bytes of them, as a frame of their own.
+const FRAME_BYTES: usize = 1 << 20;
+
+/// Writes a body, line by line, into compressed memory. Between two frames no compressor is held: a backup has a body open for
+/// every database of a cluster.
 pub struct BodyWriter {
-    sealer: Sealer,
-    line: Vec<u8>,
+    recipient: Recipient,
+    level: i32,
+    frames: Vec<u8>,
+    lines: Vec<u8>,
     entries: u64,
     bytes: u64,
 }
 
 impl BodyWriter {
     /// # Errors
-    /// `Compress`, when sealing fails.
-    pub fn new(sealer: Sealer, header: Header) -> Result<Self, RepoError> {
-        let mut writer = Self { sealer, line: Vec::new(), entries: 0, bytes: 0 };
+    /// `Compress`, when the header cannot be written.
+    pub fn new(recipient: Recipient, level: i32, header: Header) -> Result<Self, RepoError> {
+        let mut writer = Self { recipient, level, frames: Vec::new(), lines: Vec::new(), entries: 0, bytes: 0 };
         writer.write(&Line::Set(header))?;
         Ok(writer)
     }
@@ -168,6 +175,18 @@ impl BodyWriter {
         })
     }
 
+    /// Compresses what waits and gives its memory back: nothing comes for a while.
+    ///
+    /// # Errors
+    /// `Compress`.
+    pub fn rest(&mut self) -> Result<(), RepoError> {
+        let lines = std::mem::take(&mut self.lines);
+        if !lines.is_empty() {
+            self.frames.extend(zstd::bulk::compress(&lines, self.level).map_err(RepoError::Compress)?);
+        }
+        Ok(())
+    }
+
     /// Ends the body; gives its sealed bytes and totals.
     ///
     /// # Errors
@@ -175,15 +194,16 @@ impl BodyWriter {
     pub fn finish(mut self, packs: Vec<String>, facts: serde_json::Value) -> Result<(Vec<u8>, Totals), RepoError> {
         let totals = Totals { entries: self.entries, bytes: self.bytes, packs, facts };
         self.write(&Line::End(totals.clone()))?;
-        let sealed = self.sealer.finish().map_err(|error| RepoError::Compress(std::io::Error::other(error)))?;
+        self.rest()?;
+        let sealed = seal::seal_plain(&self.recipient, &self.frames)
+            .map_err(|error| RepoError::Compress(std::io::Error::other(error)))?;
         Ok((sealed, totals))
     }
 
     fn write(&mut self, line: &Line) -> Result<(), RepoError> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, line).map_err(|error| RepoError::Compress(error.into()))?;
-        self.line.push(b'\n');
-        self.sealer.write_all(&self.line).map_err(RepoError::Compress)
+        serde_json::to_writer(&mut self.lines, line).map_err(|error| RepoError::Compress(error.into()))?;
+        self.lines.push(b'\n');
+        if self.lines.len() >= FRAME_BYTES { self.rest() } else { Ok(()) }
     }
 }
 
@@ -338,10 +358,12 @@ mod tests {
 
     fn write(entries: &[FileEntry]) -> Bytes {
         let key = Identity::generate();
-        let sealer = Sealer::new(&key.to_public(), 1).unwrap();
-        let mut writer = BodyWriter::new(sealer, header()).unwrap();
+        let mut writer = BodyWriter::new(key.to_public(), 1, header()).unwrap();
         for entry in entries {
             writer.entry(entry.clone()).unwrap();
+            if entry.bytes % 2 == 0 {
+                writer.rest().unwrap();
+            }
         }
         let (sealed, _) = writer.finish(vec!["pack".into()], serde_json::json!({"database": "acme"})).unwrap();
         super::super::seal::open_plain(&key, &sealed).unwrap().into()

@@ -22,7 +22,7 @@ use super::name::{self, SetName, SetPart};
 use super::pack::{OWN_FRAME_BYTES, SealedPack};
 use super::packing::Packing;
 use super::pool::Pending;
-use super::seal::{self, Sealer};
+use super::seal;
 use super::set::{BodyWriter, EntryKind, FileEntry, Header, Piece, check_path};
 use super::study::{Fate, Known, Studied, UNPLACED};
 use super::writer::{NewSet, Shared};
@@ -125,8 +125,7 @@ impl SetWriter {
     ) -> Result<Self, RepoError> {
         let keys = shared.bundle.keys(&new.scope)?;
         let chunk_key = keys.chunk_key.clone();
-        let sealer = Sealer::new(&keys.recipient, shared.options.level)
-            .map_err(|error| RepoError::Compress(std::io::Error::other(error)))?;
+        let (recipient, level) = (keys.recipient.clone(), shared.options.level);
         let (scope, source, kind) = (new.scope.clone(), new.source.clone(), new.kind);
         let header = Header { format: FORMAT, scope, source, kind, chunk_key: chunk_key.clone() };
         let packing = Packing::new(keys.recipient.clone(), shared.options.pack_bytes);
@@ -147,7 +146,7 @@ impl SetWriter {
             known: Arc::new(known),
             new,
             name,
-            body: Some(BodyWriter::new(sealer, header)?),
+            body: Some(BodyWriter::new(recipient, level, header)?),
             packing,
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -231,7 +230,8 @@ impl SetWriter {
     pub fn flush(&mut self) -> Result<(), RepoError> {
         self.settle(0)?;
         let closed = self.packing.close(&self.known.shared.pool)?;
-        self.send(closed)
+        self.send(closed)?;
+        self.body.as_mut().map_or(Ok(()), BodyWriter::rest)
     }
 
     /// Places results from the front of the queue until at most `leave` bytes are with the workers (with 0: until it is empty).
@@ -372,7 +372,7 @@ impl SetWriter {
         Ok(())
     }
 
-    /// Waits for everything, then writes body, chunk map, signature and envelope, in this order.
+    /// Waits for everything, then writes body and chunk map, then signature, then envelope.
     ///
     /// # Errors
     /// Whatever went wrong; then nothing was committed.
@@ -394,10 +394,10 @@ impl SetWriter {
         let map = map.encode(&this.new.scope, keys.epoch).map_err(|error| RepoError::Compress(error.into()))?;
         let map = seal::seal_plain(&shared.bundle.chunk_map.to_public(), &map)
             .map_err(|error| RepoError::Compress(std::io::Error::other(error)))?;
-        for (part, bytes) in [(SetPart::Body, body), (SetPart::Chunks, map)] {
-            stored_bytes += bytes.len() as u64;
-            objects.push(shared.put(this.name.part(part), bytes.into(), known.until).await?);
-        }
+        stored_bytes += (body.len() + map.len()) as u64;
+        let put = |part, bytes: Vec<u8>| shared.put(this.name.part(part), bytes.into(), known.until);
+        let (body, map) = futures::try_join!(put(SetPart::Body, body), put(SetPart::Chunks, map))?;
+        objects.extend([body, map]);
         let objects_count = objects.len();
         let envelope = Envelope {
             format: FORMAT,

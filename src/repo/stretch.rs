@@ -50,6 +50,12 @@ pub struct StoredStretch {
     pub was_there: bool,
 }
 
+/// A stretch whose shares are sealed, ready to be stored.
+pub struct SealedStretch {
+    new: NewStretch,
+    members: Vec<Sealed>,
+}
+
 struct Sealed {
     scope: Scope,
     epoch: u32,
@@ -61,14 +67,31 @@ impl Writer {
     /// Writes a stretch. When this returns, it is durable and committed.
     ///
     /// # Errors
-    /// `Key` when the bundle lacks a scope, `Fork` when the range is committed with other WAL, or the store's.
+    /// As [`Writer::seal_stretch`] and [`Writer::store_stretch`].
     pub async fn write_stretch(&self, new: NewStretch) -> Result<StoredStretch, RepoError> {
-        let NewStretch { cluster, source, tail, wal, members, locked_until } = new;
+        self.store_stretch(self.seal_stretch(new).await?).await
+    }
+
+    /// Seals the shares of a stretch; stores nothing.
+    ///
+    /// # Errors
+    /// `Key` when the bundle lacks a scope.
+    pub async fn seal_stretch(&self, mut new: NewStretch) -> Result<SealedStretch, RepoError> {
+        let members = self.0.seal_members(std::mem::take(&mut new.members)).await?;
+        Ok(SealedStretch { new, members })
+    }
+
+    /// Stores a sealed stretch. When this returns, it is durable and committed.
+    ///
+    /// # Errors
+    /// `Key` when the bundle lacks the cluster's scope, `Fork` when the range is committed with other WAL, or the store's.
+    pub async fn store_stretch(&self, sealed: SealedStretch) -> Result<StoredStretch, RepoError> {
+        let SealedStretch { new, members: sealed } = sealed;
+        let NewStretch { cluster, source, tail, wal, locked_until, members: _ } = new;
         let time = self.0.clock.now();
         let shared = &self.0;
         let until = shared.with_slack(locked_until);
         let epoch = shared.bundle.keys(&cluster)?.epoch;
-        let sealed = shared.seal_members(members).await?;
         let (system_id, history) = (wal.system_id, wal.history.clone());
         // Heartbeats of a quiet server have the same range again and again: their names differ from the start.
         let retry = if wal.from == wal.to { Some(random_hex()?) } else { None };

@@ -5,7 +5,7 @@
 //! locks lapse and they go. Objects are locked `slack` longer than the envelope that names them, so that it never outlives them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -71,9 +71,12 @@ pub(super) struct Shared {
     pub packs_under_way: Arc<Gate>,
     /// This writer's own signature, all that it needs to believe.
     pub own: Signers,
-    /// The newest envelope of each chain, by the folder it lies in. Held while one is committed: a chain has no branches.
-    pub heads: tokio::sync::Mutex<HashMap<String, Option<Previous>>>,
+    /// The head of each chain, by the folder it lies in.
+    pub heads: Mutex<HashMap<String, Arc<Head>>>,
 }
+
+/// The newest envelope of a chain, once it was looked up. Held while one is committed: a chain has no branches.
+pub(super) type Head = tokio::sync::Mutex<Option<Option<Previous>>>;
 
 /// A set to begin.
 #[derive(Debug, Clone)]
@@ -113,7 +116,7 @@ impl Writer {
     ) -> Result<Self, RepoError> {
         let pool = Pool::new(options.threads, options.level)?;
         let own = Signers::only(&bundle.writer, bundle.signing.public_key());
-        let (packs_under_way, heads) = (Gate::new(options.packs_under_way.max(1)), tokio::sync::Mutex::default());
+        let (packs_under_way, heads) = (Gate::new(options.packs_under_way.max(1)), Mutex::default());
         Ok(Self(Arc::new(Shared { store, bundle, clock, options, pool, packs_under_way, own, heads })))
     }
 
@@ -217,13 +220,14 @@ impl Shared {
 
     /// Links an envelope into its chain, signs it, and writes signature and envelope, in this order. This is the commit.
     pub async fn commit(&self, mut envelope: Envelope) -> Result<Verified, RepoError> {
-        let mut heads = self.heads.lock().await;
         let folder = envelope.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned() + "/";
-        let head = match heads.get(&folder) {
+        let known =
+            Arc::clone(self.heads.lock().unwrap_or_else(PoisonError::into_inner).entry(folder.clone()).or_default());
+        let mut head = known.lock().await;
+        envelope.previous = match &*head {
             Some(head) => head.clone(),
             None => self.newest(&folder).await?.map(|newest| newest.link()),
         };
-        envelope.previous = head;
         let name = envelope.name.clone();
         let bytes = envelope.to_bytes().map_err(|source| RepoError::Envelope { name: name.clone(), source })?;
         let signature =
@@ -233,7 +237,7 @@ impl Shared {
         let written = self.put(name, bytes.into(), until).await?;
         let (digest, bytes, signer) = (written.sha256, written.bytes, self.bundle.writer.clone());
         let verified = Verified { envelope, digest, bytes, signer, created: self.clock.now() };
-        heads.insert(folder, Some(verified.link()));
+        *head = Some(Some(verified.link()));
         Ok(verified)
     }
 

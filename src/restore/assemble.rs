@@ -117,7 +117,8 @@ fn not_a_point(name: &str, error: &serde_json::Error) -> Failure {
 /// # Errors
 /// When a set names a path that leads elsewhere.
 pub fn plan(opened: &Opened, dir: &Path) -> Result<Plan, Failure> {
-    let mut plan = Plan::new(dir);
+    // The server changes them without fsync; all is made durable at once, when it is delivered.
+    let mut plan = Plan::new(dir).synced_by_caller();
     for (_, body) in &opened.base {
         plan.add(body, placed)?;
     }

@@ -7,6 +7,7 @@ use super::missing;
 use crate::config::{Cluster, Config, When};
 use crate::failure::{Failure, Kind};
 use crate::ids::{DbOid, Lsn, Scope};
+use crate::point::bound;
 use crate::point::stored::{Stored, StoredPoint, StoredRun};
 use crate::point::target::{Target, resolve};
 use crate::point::window::{self, PointFacts, Window};
@@ -81,7 +82,7 @@ pub async fn choose(config: &Config, reader: &Reader, subject: Subject, asked: W
     refuse_quarantined(&wal, lsn)?;
     let of_base = |point: &&StoredPoint| point.facts.label == base.label;
     let points: Vec<StoredPoint> = newest_of_each(stored.points.iter().filter(of_base));
-    let (databases, scopes) = bound(config, &subject, &base.cluster, &chosen_run.envelopes, &wal, lsn);
+    let (databases, scopes) = bound(&subject, &base, &chosen_run.envelopes, lsn);
     let findings = missing::findings(&stored, &asked, &base);
     Ok(Chosen { subject, asked, lsn, points, facts: base, wal, databases, scopes, windows, findings })
 }
@@ -190,38 +191,17 @@ fn refuse_quarantined(wal: &[Verified], lsn: Lsn) -> Result<(), Failure> {
 }
 
 /// The databases to bring back and the scopes their bytes lie under: by the bindings in the WAL, each with its interval.
-fn bound(
-    config: &Config,
-    subject: &Subject,
-    cluster: &str,
-    run: &[Verified],
-    wal: &[Verified],
-    lsn: Lsn,
-) -> (BTreeSet<DbOid>, BTreeSet<Scope>) {
-    let bindings = |envelopes: &[Verified]| -> Vec<Binding> {
-        envelopes.iter().filter_map(|envelope| envelope.wal.as_ref()).flat_map(|wal| wal.bindings.clone()).collect()
+fn bound(subject: &Subject, base: &PointFacts, run: &[Verified], lsn: Lsn) -> (BTreeSet<DbOid>, BTreeSet<Scope>) {
+    let bindings: Vec<Binding> =
+        run.iter().filter_map(|envelope| envelope.wal.as_ref()).flat_map(|wal| wal.bindings.clone()).collect();
+    let owner = match subject {
+        Subject::Tenant(id) => Some(Scope::Tenant(id.clone())),
+        Subject::Cluster(_) => None,
     };
-    let in_reach: Vec<Binding> = bindings(wal).into_iter().filter(|binding| binding.from_lsn <= lsn).collect();
-    let mut databases: BTreeSet<DbOid> = BTreeSet::new();
-    let mut scopes: BTreeSet<Scope> = BTreeSet::new();
-    match subject {
-        Subject::Tenant(id) => {
-            let own = Scope::Tenant(id.clone());
-            // A database is the tenant's when any binding says so, also one that came later: its earlier bytes lie under a spare.
-            let ours = |binding: &Binding| binding.scope == own;
-            databases.extend(bindings(run).iter().filter(|binding| ours(binding)).map(|binding| binding.oid));
-            scopes.insert(own);
-        }
-        Subject::Cluster(_) => {
-            databases.extend(in_reach.iter().map(|binding| binding.oid));
-            let tenants = config.tenants.values().filter(|tenant| tenant.cluster == cluster);
-            scopes.extend(tenants.map(|tenant| Scope::Tenant(tenant.id.clone())));
-        }
-    }
-    let theirs = in_reach.into_iter().filter(|binding| databases.contains(&binding.oid));
-    scopes.extend(theirs.map(|binding| binding.scope));
-    scopes.insert(Scope::Cluster(cluster.to_owned()));
-    (databases, scopes)
+    let mut found = bound::bound(&bindings, owner.as_ref(), base.start_lsn, lsn);
+    found.scopes.insert(Scope::Cluster(base.cluster.clone()));
+    found.scopes.extend(owner);
+    (found.databases, found.scopes)
 }
 
 fn outside(config: &Config, subject: &Subject, asked: &When, windows: &[Window]) -> Failure {

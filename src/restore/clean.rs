@@ -99,6 +99,17 @@ pub async fn drop_loading_settings(
     Ok(())
 }
 
+/// Removes what ANALYZE (autovacuum's, too) kept in this database of the shared catalogs: samples of role names, of
+/// verifiers, of databases; their older versions as well.
+///
+/// # Errors
+/// Of the server.
+pub async fn forget_others(connection: &mut PgConnection) -> Result<(), Failure> {
+    let shared = "SELECT oid FROM pg_class WHERE relisshared";
+    sql::execute(connection, "pg_statistic", &format!("DELETE FROM pg_statistic WHERE starelid IN ({shared})")).await?;
+    Ok(sql::execute(connection, "pg_statistic", "VACUUM (FULL, FREEZE) pg_catalog.pg_statistic").await?)
+}
+
 async fn drop_databases(
     connection: &mut PgConnection,
     wanted: &BTreeSet<DbOid>,
@@ -209,12 +220,14 @@ async fn read_roles(connection: &mut PgConnection, wanted: &BTreeSet<DbOid>) -> 
 }
 
 /// The roles that belong to the tenant's circle: those tied to its databases, the roles these are members of (what they may
-/// do), and the members of either (who may do it). A platform role that is a member of every tenant's role stays, the other
-/// tenants' roles it belongs to do not.
+/// do), and their own members (who may do it). The two ways never mix: a platform role that is a member of every tenant's
+/// role stays, the other tenants' roles it belongs to do not; a role that every tenant's role is in stays, its other members
+/// do not.
 #[must_use]
 pub fn kept_roles(tied: &BTreeSet<u32>, memberships: &[(u32, u32)]) -> BTreeSet<u32> {
-    let up = closure(tied, memberships, |(member, role)| (*member, *role));
-    closure(&up, memberships, |(member, role)| (*role, *member))
+    let mut kept = closure(tied, memberships, |(member, role)| (*member, *role));
+    kept.extend(closure(tied, memberships, |(member, role)| (*role, *member)));
+    kept
 }
 
 fn closure(
@@ -251,6 +264,12 @@ mod tests {
         // odoo_acme (1) is a member of reporting (2), which is a member of audit (3)
         let kept = kept_roles(&BTreeSet::from([1]), &[(1, 2), (2, 3)]);
         assert_eq!(kept, BTreeSet::from([1, 2, 3]));
+    }
+
+    #[test]
+    fn a_role_that_every_tenant_is_in_does_not_bring_the_other_tenants_along() {
+        // odoo_acme (1) and odoo_globex (2) are members of platform (3)
+        assert_eq!(kept_roles(&BTreeSet::from([1]), &[(1, 3), (2, 3)]), BTreeSet::from([1, 3]));
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub async fn tidy(
     let mut delivered = Delivered::default();
     if let Some(wanted) = wanted {
         delivered.removed = clean::remove_others(&mut connection, wanted, watch).await?;
+        let open = "SELECT datname::text FROM pg_database WHERE datallowconn ORDER BY datname";
+        for name in sql::text_rows(&mut connection, "the list of databases", open).await?.iter().flatten().flatten() {
+            clean::forget_others(&mut recovered.connect(name).await?).await?;
+        }
     }
     clean::drop_loading_settings(&mut connection, &mut delivered.removed, watch).await?;
     delivered.refreshed = collation::refresh(recovered, &mut connection, wanted, watch).await?;
@@ -75,6 +79,8 @@ const CONFIGURATION: &str = "\
 listen_addresses = ''
 archive_mode = off
 max_logical_replication_workers = 0
+# Tablespaces were restored as plain folders in pg_tblspc.
+allow_in_place_tablespaces = on
 ";
 
 const ACCESS: &str = "\

@@ -71,7 +71,7 @@ impl Early {
             std::fs::create_dir_all(target.join(name.folder()))?;
             match std::fs::rename(&from, &to) {
                 Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
-                    std::fs::copy(&from, &to).map(drop)?
+                    std::fs::copy(&from, &to).map(drop)?;
                 }
                 moved => moved?,
             }

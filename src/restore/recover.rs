@@ -21,7 +21,7 @@ use crate::postgres::connect::Server;
 use crate::postgres::control::ControlFile;
 use crate::postgres::recovery_log::RecoveryLog;
 use crate::postgres::server::{self, AtTarget, LocalAccess, RecoveryPlan, RecoveryTarget, ServerError};
-use crate::sandbox::{Layout, Owner, Process, Sandbox, Spawn};
+use crate::sandbox::{Destroyed, Layout, Owner, Process, Sandbox, Spawn};
 use crate::watch::Watch;
 
 /// A day: replay of a large window takes its time; a server that dies is noticed at once.
@@ -262,21 +262,28 @@ impl Recovered {
     /// # Errors
     /// When something of it is left running.
     pub async fn end(self) -> Result<Assembled, Failure> {
-        let Self { sandbox, assembled, door, .. } = self;
+        let assembled = self.assembled.clone();
+        let _ended = self.destroy().await?;
+        Ok(assembled)
+    }
+
+    /// As [`Recovered::end`], with the proof that nothing is left; none where somebody still speaks to the server: then the drop of
+    /// the last holder kills it.
+    ///
+    /// # Errors
+    /// When something of it is left running.
+    pub async fn destroy(self) -> Result<Option<Destroyed>, Failure> {
+        let Self { sandbox, door, .. } = self;
         drop(door);
         // The door's task held the sandbox too; it is gone after its abort was seen.
         let mut shared = sandbox;
         for _ in 0..100 {
             match Arc::try_unwrap(shared) {
-                Ok(sandbox) => {
-                    let _ended = sandbox.destroy().await?;
-                    return Ok(assembled);
-                }
+                Ok(sandbox) => return Ok(Some(sandbox.destroy().await?)),
                 Err(still) => shared = still,
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        // Somebody still speaks to the server: the drop of the last holder kills it.
-        Ok(assembled)
+        Ok(None)
     }
 }

@@ -23,8 +23,13 @@ impl Work {
         let made = match std::fs::read_dir(to) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
-                    let next = "choose a new or empty folder; nothing is ever overwritten";
-                    return Err(Failure::new(Kind::Refused, to.display().to_string(), "is not empty", next));
+                    let interrupted = to.join("work").is_dir() && !to.join("restore.json").exists();
+                    let (cause, next) = if interrupted {
+                        ("holds a restore that was interrupted", "remove the folder, then restore again")
+                    } else {
+                        ("is not empty", "choose a new or empty folder; nothing is ever overwritten")
+                    };
+                    return Err(Failure::new(Kind::Refused, to.display().to_string(), cause, next));
                 }
                 false
             }

@@ -178,7 +178,8 @@ impl Owners for Bindings {
     fn created(&mut self, db: DbOid, at: Lsn) {
         // An OID that comes back is another database: it must not inherit the dropped one's key.
         if !self.shared.contains(&db) {
-            self.end(db, at);
+            // Should its drop not have been seen: the two must not look like one database that was mapped later.
+            self.end(db, Lsn(at.0.saturating_sub(1)));
             self.unnamed = true;
             self.bind_to_spare(db, at);
         }

@@ -1,8 +1,7 @@
 //! Makes tails and stretches durable, one at a time and in order; says how far the store's WAL reaches.
 //!
 //! The envelope of each names the hash of the one before, so order is the format's, not a convenience. While one is being
-//! sealed and stored the receiver goes on reading; one more may wait. A failure here ends the stream: nothing after it may
-//! be acknowledged.
+//! stored the next is sealed and the receiver reads on. A failure here ends the stream: nothing after it may be acknowledged.
 
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use crate::failure::Failure;
 use crate::ids::{Lsn, Scope, SystemId, Timeline};
 use crate::postgres::wal::extent;
 use crate::repo::envelope::{Binding, Wal};
-use crate::repo::stretch::NewStretch;
+use crate::repo::stretch::{NewStretch, SealedStretch};
 use crate::repo::writer::Writer;
 
 /// What is constant for one stream.
@@ -59,6 +58,13 @@ pub struct Durable {
     pub stretches_to: Lsn,
 }
 
+/// A job whose shares are sealed.
+struct Sealed {
+    tail: bool,
+    to: Lsn,
+    stretch: SealedStretch,
+}
+
 /// Stores jobs until the sender is dropped.
 ///
 /// Guarantees: `durable` only moves when the envelope is stored; jobs are stored in the order they were sent.
@@ -67,24 +73,42 @@ pub async fn run(
     writer: Arc<Writer>,
     line: Line,
     locks: Locks,
-    mut jobs: mpsc::Receiver<Job>,
+    jobs: mpsc::Receiver<Job>,
     durable: watch::Sender<Durable>,
 ) -> Result<(), Failure> {
-    while let Some(job) = jobs.recv().await {
-        let (tail, to) = (job.tail, job.wal.to);
-        let stretch = tokio::task::spawn_blocking({
-            let (line, until) = (line.clone(), locks.until(tail));
-            move || prepare(&line, job, until)
-        })
-        .await
-        .map_err(crate::failure::panicked)?;
-        writer.write_stretch(stretch).await?;
+    let (ready, mut sealed) = mpsc::channel(1);
+    let sealing = tokio::spawn(seal(Arc::clone(&writer), line, locks, jobs, ready));
+    while let Some(Sealed { tail, to, stretch }) = sealed.recv().await {
+        writer.store_stretch(stretch).await?;
         durable.send_modify(|so_far| {
             so_far.to = to;
             if !tail {
                 so_far.stretches_to = to;
             }
         });
+    }
+    sealing.await.map_err(crate::failure::panicked)?
+}
+
+/// Seals jobs in their order, one ahead of what is being stored. Ends when the jobs do, or nobody stores any more.
+async fn seal(
+    writer: Arc<Writer>,
+    line: Line,
+    locks: Locks,
+    mut jobs: mpsc::Receiver<Job>,
+    ready: mpsc::Sender<Sealed>,
+) -> Result<(), Failure> {
+    while let Ok(permit) = ready.reserve().await {
+        let job = tokio::select! {
+            job = jobs.recv() => job,
+            () = ready.closed() => None,
+        };
+        let Some(job) = job else { break };
+        let (tail, to) = (job.tail, job.wal.to);
+        let (line, until) = (line.clone(), locks.until(tail));
+        let stretch = tokio::task::spawn_blocking(move || prepare(&line, job, until));
+        let stretch = writer.seal_stretch(stretch.await.map_err(crate::failure::panicked)?).await?;
+        permit.send(Sealed { tail, to, stretch });
     }
     Ok(())
 }

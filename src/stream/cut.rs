@@ -24,6 +24,8 @@ pub struct Waiting {
     /// Bytes of complete records since the last stretch, and since the last durable position.
     pub stretch_bytes: u64,
     pub unflushed_bytes: u64,
+    /// What the server has already and we have not yet.
+    pub coming_bytes: u64,
     /// Age of the first byte of each.
     pub stretch_age: Duration,
     pub unflushed_age: Duration,
@@ -45,7 +47,10 @@ pub fn decide(waiting: &Waiting, thresholds: &Thresholds) -> Cut {
     if waiting.stretch_bytes >= thresholds.stretch_bytes || waiting.stretch_age >= thresholds.stretch_age {
         return Cut::Stretch;
     }
-    let due = waiting.unflushed_age >= thresholds.flush_age || waiting.unflushed_bytes >= thresholds.flush_bytes;
+    // While a backlog comes in, the stretch fills within moments: a tail would only seal and store the same bytes twice.
+    let fills_at_once = waiting.stretch_bytes.saturating_add(waiting.coming_bytes) >= thresholds.stretch_bytes;
+    let much = waiting.unflushed_bytes >= thresholds.flush_bytes && !fills_at_once;
+    let due = waiting.unflushed_age >= thresholds.flush_age || much;
     if waiting.unflushed_bytes > 0 && due { Cut::Tail } else { Cut::Nothing }
 }
 
@@ -64,6 +69,7 @@ mod tests {
         Waiting {
             stretch_bytes,
             unflushed_bytes,
+            coming_bytes: 0,
             stretch_age: Duration::from_secs(2),
             unflushed_age: Duration::from_millis(unflushed_ms),
         }
@@ -85,6 +91,13 @@ mod tests {
         assert_eq!(decide(&waiting(100, 100, 999), &RULES), Cut::Nothing);
         assert_eq!(decide(&waiting(100, 100, 1000), &RULES), Cut::Tail);
         assert_eq!(decide(&waiting(600, 500, 1), &RULES), Cut::Tail);
+    }
+
+    #[test]
+    fn a_backlog_goes_into_stretches_and_into_a_tail_only_when_it_comes_slowly() {
+        let behind = |unflushed_ms| Waiting { coming_bytes: 400, ..waiting(600, 500, unflushed_ms) };
+        assert_eq!(decide(&behind(1), &RULES), Cut::Nothing);
+        assert_eq!(decide(&behind(1000), &RULES), Cut::Tail);
     }
 
     #[test]

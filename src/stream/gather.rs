@@ -1,7 +1,6 @@
 //! What waits between two cuts: split WAL by scope, joined into the members of a tail or a stretch.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -94,7 +93,7 @@ impl Gathered {
 
     /// Joins takes that follow each other; `None` where there are none.
     #[must_use]
-    pub fn of(takes: &[Arc<Taken>]) -> Option<Self> {
+    pub fn of(takes: &[Taken]) -> Option<Self> {
         let (first, last) = (takes.first()?, takes.last()?);
         let mut members: BTreeMap<Scope, Part> = BTreeMap::new();
         for take in takes {

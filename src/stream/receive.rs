@@ -1,7 +1,7 @@
 //! The loop: receives WAL, splits it, decides when to cut, and tells the server what is durable.
 //!
-//! Memory is bounded: what waits for the store is at most two stretches; then nothing more is read until the store has
-//! caught up, while the server still hears from us.
+//! Memory is bounded: when a whole stretch waits for the committer, nothing more is read until it takes that, while the
+//! server still hears from us.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ use crate::watch::Watch;
 
 /// How often thresholds are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// What is complete leaves the splitter in portions of at least this size: a portion per message would be many small ones to join.
+const TAKE_BYTES: u64 = 1 << 20;
 /// How often the server hears from us even when nothing became durable.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
@@ -135,9 +137,13 @@ struct Receiver {
     jobs: mpsc::Sender<Job>,
     durable: watch::Receiver<Durable>,
     /// Takes since the last stretch; those from `flushed` on are in no tail yet.
-    takes: Vec<Arc<Taken>>,
+    takes: Vec<Taken>,
     flushed: usize,
+    /// When the first of what is complete and still in the splitter arrived.
+    untaken_since: Option<Instant>,
     from: Lsn,
+    /// How far the server had written when it last said so.
+    server_end: Lsn,
     clock: Option<Timestamp>,
     /// When `clock` arrived, and when one was last written down.
     clock_heard: Instant,
@@ -174,7 +180,9 @@ impl Receiver {
             durable,
             takes: Vec::new(),
             flushed: 0,
+            untaken_since: None,
             from: position.at,
+            server_end: position.at,
             clock: None,
             clock_heard: Instant::now(),
             clock_written: Instant::now(),
@@ -195,7 +203,7 @@ impl Receiver {
             if goal.is_some_and(|goal| self.splitter.complete_to() >= goal) {
                 return Ok(());
             }
-            let may_read = self.waiting_bytes() < 2 * self.streaming.thresholds.stretch_bytes;
+            let may_read = self.waiting().stretch_bytes < self.streaming.thresholds.stretch_bytes;
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = self.jobs.closed() => return Ok(()), // the committer failed; its own error is reported
@@ -221,7 +229,7 @@ impl Receiver {
 
     fn take_in(&mut self, event: WalEvent) -> Result<(), Failure> {
         match event {
-            WalEvent::XLogData { at, server_clock, bytes, .. } => {
+            WalEvent::XLogData { at, server_end, server_clock, bytes } => {
                 self.splitter.feed(at, &bytes)?;
                 if let Some(end) = self.splitter.ended() {
                     return Err(not_wal(self.splitter.complete_to(), end));
@@ -230,9 +238,11 @@ impl Receiver {
                 self.received_bytes += bytes.len() as u64;
                 self.streaming.watch.advance(bytes.len() as u64);
                 self.hear(server_clock);
+                self.server_end = server_end;
             }
-            WalEvent::Keepalive { server_clock, reply_requested, .. } => {
+            WalEvent::Keepalive { server_end, server_clock, reply_requested } => {
                 self.hear(server_clock);
+                self.server_end = server_end;
                 if reply_requested {
                     self.told = self.told.checked_sub(STATUS_EVERY).unwrap_or(self.told);
                 }
@@ -251,10 +261,6 @@ impl Receiver {
 
     fn hear(&mut self, server_clock: Timestamp) {
         (self.clock, self.clock_heard, self.clock_asked) = (Some(server_clock), Instant::now(), false);
-    }
-
-    fn waiting_bytes(&self) -> u64 {
-        self.splitter.complete_to().since(self.takes.first().map_or(self.durable.borrow().to, |take| take.from))
     }
 
     async fn tell(&mut self) -> Result<(), Failure> {
@@ -288,20 +294,29 @@ impl Receiver {
 
     /// Moves what is complete from the splitter to the takes.
     fn take(&mut self) {
+        let arrived = self.untaken_since.take().unwrap_or_else(Instant::now);
         if let Some(split) = self.splitter.take() {
             self.commits += split.commits.count;
             for notice in &split.notices {
                 alarms::of_wal(&*self.streaming.watch, notice);
             }
             let owners = self.splitter.owners();
-            let taken =
-                Taken::new(split, &self.streaming.line.cluster, |slot| owners.scope(slot).clone(), Instant::now());
-            self.takes.push(Arc::new(taken));
+            let taken = Taken::new(split, &self.streaming.line.cluster, |slot| owners.scope(slot).clone(), arrived);
+            self.takes.push(taken);
         }
     }
 
+    /// Behind the last take, or where the last stretch ended.
+    fn taken_to(&self) -> Lsn {
+        self.takes.last().map_or(self.from, |take| take.to)
+    }
+
     fn cut_if_due(&mut self) -> Result<(), Failure> {
-        if self.splitter.complete_to() > self.takes.last().map_or(self.from, |take| take.to) {
+        let untaken_bytes = self.splitter.complete_to().since(self.taken_to());
+        if untaken_bytes > 0 {
+            self.untaken_since.get_or_insert_with(Instant::now);
+        }
+        if untaken_bytes >= TAKE_BYTES {
             self.take();
         }
         let Some(clock) = self.clock else { return Ok(()) };
@@ -318,6 +333,7 @@ impl Receiver {
     fn quiet(&self) -> bool {
         self.clock_written.elapsed() >= self.streaming.heartbeat
             && self.flushed == self.takes.len()
+            && self.splitter.complete_to() == self.from
             && self.durable.borrow().to == self.from
     }
 
@@ -335,18 +351,21 @@ impl Receiver {
     }
 
     fn waiting(&self) -> Waiting {
-        let bytes = |takes: &[Arc<Taken>]| match (takes.first(), takes.last()) {
-            (Some(first), Some(last)) => (last.to.since(first.from), first.arrived.elapsed()),
-            _ => (0, Duration::ZERO),
+        let end = self.splitter.complete_to();
+        let since = |takes: &[Taken]| match takes.first() {
+            Some(first) => (end.since(first.from), first.arrived.elapsed()),
+            None => (end.since(self.taken_to()), self.untaken_since.map_or(Duration::ZERO, |since| since.elapsed())),
         };
-        let (stretch_bytes, stretch_age) = bytes(&self.takes);
-        let (unflushed_bytes, unflushed_age) = bytes(self.takes.get(self.flushed..).unwrap_or_default());
-        Waiting { stretch_bytes, unflushed_bytes, stretch_age, unflushed_age }
+        let (stretch_bytes, stretch_age) = since(&self.takes);
+        let (unflushed_bytes, unflushed_age) = since(self.takes.get(self.flushed..).unwrap_or_default());
+        let coming_bytes = self.server_end.0.saturating_sub(end.0);
+        Waiting { stretch_bytes, unflushed_bytes, coming_bytes, stretch_age, unflushed_age }
     }
 
     /// Hands a cut to the committer if it has room; otherwise the next tick tries again with more in it.
     fn send(&mut self, tail: bool, server_clock: Timestamp) {
         let Ok(permit) = self.jobs.clone().try_reserve_owned() else { return };
+        self.take();
         let first = if tail { self.flushed } else { 0 };
         let Some(wal) = self.takes.get(first..).and_then(Gathered::of) else { return };
         self.from = wal.to;

@@ -8,7 +8,10 @@ use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -19,6 +22,9 @@ use super::tenants::Tenant;
 
 /// The name of the one cluster.
 pub const CLUSTER: &str = "main";
+
+/// For a stream to begin, to bring WAL, or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Estate {
     pub config: PathBuf,
@@ -116,6 +122,63 @@ impl Estate {
         let log = std::fs::File::options().append(true).create(true).open(log).expect("a log");
         let mut command = self.command(arguments);
         Owned::spawn(command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log))
+    }
+
+    /// Starts `stream` and waits until it holds the slot.
+    pub fn stream(&self, cluster: &Cluster) -> Owned {
+        let mut stream = self.spawn(&["stream"]);
+        let begun = Instant::now();
+        let held = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'lifeboat' AND active";
+        while cluster.psql("postgres", held) != "1" {
+            let ended = stream.wait(Duration::from_millis(50));
+            assert!(ended.is_none() && begun.elapsed() < PATIENCE, "no stream: {}", self.log("stream"));
+        }
+        stream
+    }
+
+    /// Waits until the store's WAL reaches `lsn`, as the slot says, which never runs ahead of the store.
+    pub fn wait_for_wal(&self, cluster: &Cluster, lsn: &str) {
+        let begun = Instant::now();
+        cluster.psql("postgres", "SELECT pg_logical_emit_message(true, 'test', 'flush')");
+        let reached = format!("SELECT restart_lsn >= '{lsn}' FROM pg_replication_slots WHERE slot_name = 'lifeboat'");
+        while cluster.psql("postgres", &reached) != "t" {
+            assert!(begun.elapsed() < PATIENCE, "the store's WAL does not reach {lsn}: {}", self.log("stream"));
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// SIGTERM: drains and ends with 0, or with 3 where it had something to say.
+    pub fn end_stream(&self, mut stream: Owned) -> Value {
+        stream.signal(Signal::TERM);
+        let status = stream.wait(PATIENCE).unwrap_or_else(|| panic!("no end: {}", self.log("stream")));
+        assert!(matches!(status.code(), Some(0 | 3)), "{status}: {}", self.log("stream"));
+        outcome("stream", &self.log("stream"))
+    }
+
+    /// What a command that was spawned has said so far.
+    pub fn log(&self, command: &str) -> String {
+        std::fs::read_to_string(self.dir().join(format!("{command}.log"))).unwrap_or_default()
+    }
+
+    /// Changes the configuration; every run reads it anew.
+    pub fn edit(&self, change: impl FnOnce(String) -> String) {
+        let text = std::fs::read_to_string(&self.config).expect("the configuration");
+        std::fs::write(&self.config, change(text)).expect("the configuration");
+    }
+
+    /// Takes everything but these scopes' identities off the machine while `what` runs.
+    pub fn with_only<T>(&self, scopes: &[&str], what: impl FnOnce() -> T) -> T {
+        let away = self.dir().join("all-identities");
+        std::fs::rename(&self.identities, &away).expect("the identities go");
+        for scope in scopes {
+            let to = self.identities.join(scope);
+            std::fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
+            super::process::run(Command::new("cp").arg("-a").arg(away.join(scope)).arg(&to));
+        }
+        let result = what();
+        std::fs::remove_dir_all(&self.identities).ok(); // not there when nothing was left here
+        std::fs::rename(&away, &self.identities).expect("the identities come back");
+        result
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -9,6 +9,8 @@
 //! | `markers` | random bytes planted in one tenant, and the search for them everywhere else |
 //! | `oracle` | `pg_basebackup` and `pg_receivewal`, restored by PostgreSQL alone |
 //! | `compare` | two data directories, file by file, for one database |
+//! | `folder` | a folder that a restore made, started and compared with a moment |
+//! | `opened` | what a run read of the store, opened with `age` and `zstd` |
 //! | `estate` | a `lifeboat.toml`, keys, a store; runs the binary |
 //! | `damage` | one byte flipped, one object removed or swapped |
 //! | `process` | commands that must succeed, commands killed at a random moment |
@@ -25,7 +27,9 @@ pub mod compare;
 pub mod damage;
 pub mod estate;
 pub mod fingerprint;
+pub mod folder;
 pub mod markers;
+pub mod opened;
 pub mod oracle;
 pub mod process;
 pub mod restored;

@@ -46,7 +46,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(Kind::Failed, "the demo's folder", error.to_string(), "name another with --dir")
     };
-    let (folder, _temporary) = match &args.dir {
+    let (folder, temporary_folder) = match &args.dir {
         Some(dir) => {
             std::fs::create_dir_all(dir).map_err(failed)?;
             if std::fs::read_dir(dir).map_err(failed)?.next().is_some() {
@@ -64,15 +64,27 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
         }
     };
     let told = tokio::task::block_in_place(|| tour(&folder, context))?;
-    let evidence = told.get("evidence").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-    let kept = if _temporary.is_some() { "removed (use --keep to look around)" } else { "kept" };
+    let temporary = temporary_folder.is_some();
+    let (evidence, report) = (kept(&told, "evidence", temporary), kept(&told, "report", temporary));
+    let kept = if temporary { "removed (use --keep to look around)" } else { "kept" };
     let text = format!(
-        "\nThe verdict: {}\nEvidence: {evidence}\nThe demo's folder {} is {kept}.\n\n\
+        "\nThe verdict: {}\nEvidence:    {evidence}\nTo look at:  {report}\nThe demo's folder {} is {kept}.\n\n\
          Next: `lifeboat init` looks at what is on this machine and writes a first lifeboat.toml.\n",
         told.get("verdict").and_then(serde_json::Value::as_str).unwrap_or("none"),
         folder.display(),
     );
     Ok(Report::new(json!({ "dir": folder, "drill": told }), text))
+}
+
+/// Where a file that the drill wrote can be found afterwards: beside the demo's folder, when that goes.
+fn kept(told: &serde_json::Value, field: &str, goes: bool) -> String {
+    let path = PathBuf::from(told.get(field).and_then(serde_json::Value::as_str).unwrap_or_default());
+    let Some(name) = path.file_name().filter(|_| goes) else { return path.display().to_string() };
+    let place = std::env::temp_dir().join(format!("lifeboat-demo-{}", name.to_string_lossy()));
+    match std::fs::copy(&path, &place) {
+        Ok(_) => place.display().to_string(),
+        Err(error) => format!("{} (could not be kept: {error})", path.display()),
+    }
 }
 
 /// The tour; gives what the drill said.

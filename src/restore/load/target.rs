@@ -34,10 +34,11 @@ struct Loader {
 }
 
 impl Target {
-    /// Connects, and refuses a name that is taken.
+    /// Connects, and refuses a name that is taken, and an owner that may not be one.
     ///
     /// # Errors
-    /// `Refused` when the database or its filestore folder exists; of the server.
+    /// `Refused` when the database or its filestore folder exists, or the owner named does not or is a superuser; of the
+    /// server.
     pub async fn begin(into: &Into<'_>) -> Result<Self, Failure> {
         let server = into.server.clone();
         let mut admin = sql::connect(&server, &server.database).await?;
@@ -54,7 +55,13 @@ impl Target {
         let version =
             sql::value(&mut admin, "the server's version", "SELECT current_setting('server_version_num')").await?;
         let major = version.parse::<u32>().unwrap_or_default() / 10_000;
-        Ok(Self { server, admin, major, database: into.database.clone(), made: false, loader: None, folder: None })
+        let database = into.database.clone();
+        let mut target = Self { server, admin, major, database, made: false, loader: None, folder: None };
+        // The owner that was there is known only after recovery; one that was named is looked at before.
+        if let Some(owner) = &into.owner {
+            target.refuse_owner(owner).await?;
+        }
+        Ok(target)
     }
 
     /// Makes the empty database as the source's was, closed to everybody, with its extensions.
@@ -154,7 +161,14 @@ impl Target {
             .env("PGPASSFILE", &pass)
             .env("PGSSLMODE", self.server.sslmode.name())
             .arg("--single-transaction")
-            .args(["--exit-on-error", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"])
+            .args([
+                "--exit-on-error",
+                "--no-owner",
+                "--no-privileges",
+                "--no-publications",
+                "--no-subscriptions",
+                "--no-tablespaces",
+            ])
             .args(["--no-password", "--role", &self.owner_of_loader().await?])
             .arg("--use-list")
             .arg(&list)

@@ -1,0 +1,440 @@
+//! The order of a drill's steps.
+//!
+//! ```text
+//! restore -> is it sealed? -> files -> who may do what -> Odoo, sign-ins -> is it sound? -> destroyed
+//! ```
+//!
+//! The comparison of identities comes before Odoo starts, which changes rows; the long check of every page comes last, so that the
+//! time to the first sign-in is what it would be in earnest. Odoo is not started in a sandbox that was found open.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::ear::Ear;
+use super::expected;
+use super::grid::{Grid, State};
+use super::identity::{self, Domain};
+use super::odoo::{self, Odoo, Values};
+use super::place::Place;
+use super::probe::{Grade, Layer, Outcome, Probes, Seen};
+use super::probes::access::{self, Compared};
+use super::probes::{attachments, captured, egress, indexes, others, owner, pages, prepared, proof, restored};
+use super::probes::{sequences, sign_in, unlogged, webhook};
+use super::pseudonym::Pseudonyms;
+use super::{Clocks, DrillReport, Options, WorstCell, newest_point, verdict};
+use crate::access::compare::{self, Difference};
+use crate::access::reader::Keyed;
+use crate::access::roster::Roster;
+use crate::config::{OdooCommand, SignIn, Tenant};
+use crate::failure::Failure;
+use crate::postgres::sql;
+use crate::restore::choose::Subject;
+use crate::restore::{Brought, RecoveredDatabase, Restore, Restored};
+
+/// A drill under way, and what it found so far.
+pub(super) struct Rehearsal<'a> {
+    restore: &'a Restore<'a>,
+    tenant: &'a Tenant,
+    begun: Instant,
+    probes: Probes<'a>,
+    grid: Grid,
+    /// Without names.
+    differences: Vec<Difference>,
+    names: Pseudonyms,
+    clocks: Clocks,
+    asked: String,
+    restored: Option<Restored>,
+    kept: Option<std::path::PathBuf>,
+}
+
+impl<'a> Rehearsal<'a> {
+    pub fn new(restore: &'a Restore<'a>, tenant: &'a Tenant) -> Self {
+        Self {
+            restore,
+            tenant,
+            begun: Instant::now(),
+            probes: Probes::new(&*restore.watch),
+            grid: Grid::default(),
+            differences: Vec::new(),
+            names: Pseudonyms::default(),
+            clocks: Clocks::default(),
+            asked: String::new(),
+            restored: None,
+            kept: None,
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.begun.elapsed().as_secs_f64()
+    }
+
+    /// From the target to the sandbox's end.
+    ///
+    /// # Errors
+    /// When the restore itself fails; what was found before stays.
+    pub async fn run(&mut self, options: &Options) -> Result<(), Failure> {
+        let config = self.restore.config;
+        let asked = match &options.at {
+            Some(asked) => asked.clone(),
+            None => newest_point(self.restore, &self.tenant.id).await?,
+        };
+        self.asked = asked.understood(&config.estate.timezone);
+        let mut place = Place::make(&config.sandbox.dir, &self.tenant.id)?;
+        let mut shown = vec![place.root.join("files")];
+        shown.extend(config.drill.odoo.iter().flat_map(|command| command.paths.iter().cloned()));
+        let subject = Subject::Tenant(self.tenant.id.clone());
+        let brought = self.restore.bring(subject, asked, &place.sandbox(), shown).await?;
+        self.clocks.server_up = Some(self.seconds());
+        self.restored = Some(brought.outcome(self.restore));
+        let asked_all = self.ask_all(&brought, &place).await;
+        let ended = self.end(brought, &mut place, options.keep).await;
+        let folder_gone = options.keep || place.clear();
+        if !options.keep {
+            self.probes.add(restored::DESTROYED, restored::destroyed(ended?, folder_gone), 0.0);
+        } else {
+            ended?;
+            self.probes.add(restored::DESTROYED, Seen::not_asked("--keep: its folder was to stay"), 0.0);
+        }
+        asked_all
+    }
+
+    /// Ends the sandbox; how many processes were ended, where that could be shown.
+    async fn end(&mut self, brought: Brought, place: &mut Place, keep: bool) -> Result<Option<usize>, Failure> {
+        if keep {
+            place.keep();
+            self.kept = Some(place.root.clone());
+            brought.recovered.stop().await?;
+            return Ok(None);
+        }
+        let Some(destroyed) = brought.recovered.destroy().await? else { return Ok(None) };
+        let ended = destroyed.ended_processes;
+        destroyed.remove_dir()?;
+        Ok(Some(ended))
+    }
+
+    async fn ask_all(&mut self, brought: &Brought, place: &Place) -> Result<(), Failure> {
+        self.about_the_restore(brought);
+        let ear = Ear::open()?;
+        let sealed = self.about_the_sandbox(brought, &ear).await;
+        for database in &brought.databases {
+            let several = brought.databases.len() > 1;
+            self.probes.about(several.then_some(database.name.as_str()));
+            self.about_files(brought, place, database).await?;
+            let role = self.about_the_owner(brought, database).await;
+            if self.is_odoo(brought, database).await? {
+                let canaries = self.about_access(brought, database).await;
+                self.about_odoo(brought, place, database, &role, canaries.as_ref(), sealed.then_some(&ear)).await;
+            }
+            self.about_pages(brought, database).await;
+        }
+        self.probes.about(None);
+        let in_time =
+            restored::in_time(self.tenant.rto, self.clocks.server_up.unwrap_or_default(), self.clocks.first_sign_in);
+        self.probes.add(restored::IN_TIME, in_time, 0.0);
+        let opened = self.restore.reader.identities.opened();
+        self.probes.add(restored::KEYS, restored::keys(&opened, &brought.chosen.scopes), 0.0);
+        Ok(())
+    }
+
+    fn about_the_restore(&mut self, brought: &Brought) {
+        let outcome = brought.outcome(self.restore);
+        let seconds = self.seconds();
+        self.probes.add(restored::REACHED, restored::reached(&outcome), seconds);
+    }
+
+    /// Whether the sandbox is sealed, as far as can be seen.
+    async fn about_the_sandbox(&mut self, brought: &Brought, ear: &Ear) -> bool {
+        let recovered = &brought.recovered;
+        let proven = self.probes.add(proof::KIND, proof::judge(recovered.sandbox.proof()), 0.0);
+        let dir = recovered.assembled.dir.clone();
+        let ours: Vec<&str> = brought.databases.iter().map(|database| database.name.as_str()).collect();
+        let captured = self
+            .probes
+            .make(captured::KIND, async { captured::ask(&mut recovered.connect("postgres").await?, &dir).await });
+        let captured = captured.await;
+        let others = async {
+            let pgdata = recovered.assembled.pgdata();
+            others::ask(&mut recovered.connect("postgres").await?, &pgdata, &brought.chosen.databases).await
+        };
+        self.probes.make(others::KIND, others).await;
+        let prepared = async { prepared::ask(&mut recovered.connect("postgres").await?, &ours).await };
+        self.probes.make(prepared::KIND, prepared).await;
+        let tried =
+            self.probes.make(egress::KIND, egress::ask(&recovered.server, recovered.assembled.major, ear)).await;
+        [proven, captured, tried].iter().all(|outcome| *outcome == Outcome::Passed)
+    }
+
+    async fn about_files(
+        &mut self,
+        brought: &Brought,
+        place: &Place,
+        database: &RecoveredDatabase,
+    ) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let target = place.files().join(&database.name);
+        let (files, read) = self.restore.fetch_files(brought, database, &target).await?;
+        if let Some(restored) = &mut self.restored {
+            restored.count(&files, read);
+        }
+        // Odoo reads them as the sandbox's user; nobody writes them.
+        brought.recovered.sandbox.owner().give(&place.root.join("files"))?;
+        self.probes.add(attachments::KIND, attachments::judge(&files), begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// The role that owns the database; empty where there is none.
+    async fn about_the_owner(&mut self, brought: &Brought, database: &RecoveredDatabase) -> String {
+        let mut role = String::new();
+        let outcome = self.probes.make(owner::KIND, async {
+            let (owner, seen) = owner::ask(&mut brought.recovered.connect(&database.name).await?).await?;
+            role = owner.role;
+            Ok(seen)
+        });
+        let state = if outcome.await == Outcome::Passed { State::Kept } else { State::LockedOut };
+        for domain in Domain::ALL {
+            let one = usize::from(domain == Domain::Service);
+            self.grid.count(domain, Layer::Postgres, one, one, Grade::E1);
+        }
+        self.grid.seen(Domain::Service, Layer::Postgres, state, Grade::E1);
+        role
+    }
+
+    async fn is_odoo(&self, brought: &Brought, database: &RecoveredDatabase) -> Result<bool, Failure> {
+        let mut connection = brought.recovered.connect(&database.name).await?;
+        let query = "SELECT pg_catalog.to_regclass('public.res_users')::text";
+        let found = sql::text_rows(&mut connection, "what kind of database it is", query).await?;
+        Ok(found.into_iter().flatten().flatten().next().is_some())
+    }
+
+    /// Compares who may do what; gives back the restored roster where there was one to compare with.
+    async fn about_access(&mut self, brought: &Brought, database: &RecoveredDatabase) -> Option<Roster> {
+        let begun = Instant::now();
+        let compared = match self.compare(brought, database).await {
+            Ok(compared) if compared.is_empty() => Err("the store has no roster of this database".to_owned()),
+            Ok(compared) => Ok(compared),
+            Err(failure) => Err(format!("the comparison broke: {failure}")),
+        };
+        let compared = match compared {
+            Ok(compared) => compared,
+            Err(why) => {
+                access::add_missing(&mut self.probes, &why);
+                return None;
+            }
+        };
+        access::add(&mut self.probes, &compared, &self.names, begun.elapsed().as_secs_f64());
+        for compared in &compared {
+            self.fill_grid(compared);
+            self.differences.extend(compared.differences.iter().map(|difference| self.names.hide(difference)));
+        }
+        self.count_people(compared.last()?);
+        compared.into_iter().next_back().map(|compared| compared.found)
+    }
+
+    async fn compare(&mut self, brought: &Brought, database: &RecoveredDatabase) -> Result<Vec<Compared>, Failure> {
+        let mut all = Vec::new();
+        for expected in expected::find(&self.restore.reader, brought, &database.name).await? {
+            let (tenant, clock) = (&self.tenant.id, &self.restore.clock);
+            let found = expected::capture_restored(brought, &expected, tenant, &database.name, clock).await?;
+            let differences = compare::compare(&expected.roster, &found)?;
+            self.names.add(Keyed(&expected.key), &[&expected.roster, &found]);
+            all.push(Compared { expected: expected.roster, found, moment: expected.moment, differences });
+        }
+        Ok(all)
+    }
+
+    fn count_people(&mut self, compared: &Compared) {
+        let (should, is) = (identity::census(&compared.expected), identity::census(&compared.found));
+        for domain in Domain::ALL {
+            let size = |census: &BTreeMap<Domain, BTreeSet<String>>| census.get(&domain).map_or(0, BTreeSet::len);
+            self.grid.count(domain, Layer::Odoo, size(&should), size(&is), Grade::AMaterial);
+        }
+    }
+
+    fn fill_grid(&mut self, compared: &Compared) {
+        let domains = identity::domains(&compared.expected, &compared.found);
+        for difference in &compared.differences {
+            let weight = compared.weigh(difference);
+            match domains.get(&difference.who) {
+                Some(domain) => self.grid.differs(*domain, Layer::Odoo, weight),
+                // A rule or a group: it may touch anybody who is there.
+                None => {
+                    let there: BTreeSet<Domain> = domains.values().copied().collect();
+                    there.into_iter().for_each(|domain| self.grid.differs(domain, Layer::Odoo, weight));
+                }
+            }
+        }
+    }
+
+    /// A real Odoo, where one is configured. `ear` is none where the sandbox was found open.
+    async fn about_odoo(
+        &mut self,
+        brought: &Brought,
+        place: &Place,
+        database: &RecoveredDatabase,
+        role: &str,
+        roster: Option<&Roster>,
+        ear: Option<&Ear>,
+    ) {
+        let all = [sign_in::START, sign_in::FORM, sign_in::RPC, sign_in::WRONG, sign_in::ATTACHMENT, webhook::KIND];
+        let Some(command) = &self.restore.config.drill.odoo else {
+            let why = "no Odoo is configured ([drill.odoo]): this drill does not speak for it";
+            self.probes.add_all(&all, &Seen::not_asked(why));
+            return;
+        };
+        let (Some(canary), Some(ear)) = (self.tenant.signin.first(), ear) else {
+            let no_canary = format!("no canary is configured ([[tenants.{}.signin]])", self.tenant.id);
+            let why = if ear.is_none() { "Odoo was not started: the sandbox was found open" } else { &no_canary };
+            self.probes.add_all(&all, &Seen::missing(why));
+            return;
+        };
+        let begun = Instant::now();
+        match Box::pin(self.start_odoo(brought, place, database, role, command, canary, ear)).await {
+            Ok((odoo, action)) => {
+                let seen = Seen::passed("a real Odoo started over the restored database");
+                self.probes.add(sign_in::START, seen, begun.elapsed().as_secs_f64());
+                for (number, canary) in self.tenant.signin.iter().enumerate() {
+                    let action = action.filter(|_| number == 0);
+                    Box::pin(self.sign_in(brought, database, &odoo, canary, roster, (action, ear))).await;
+                }
+                odoo.stop().await;
+            }
+            Err(failure) => {
+                let seen = Seen::failed(verdict::Verdict::Inconclusive, format!("Odoo did not start: {failure}"));
+                self.probes.add(sign_in::START, seen, begun.elapsed().as_secs_f64());
+                self.probes.add_all(&all[1..], &Seen::missing("Odoo did not start"));
+            }
+        }
+    }
+
+    /// Starts Odoo; with it the id of the server action that was planted for the canary.
+    #[allow(clippy::too_many_arguments)]
+    async fn start_odoo<'s>(
+        &self,
+        brought: &'s Brought,
+        place: &Place,
+        database: &RecoveredDatabase,
+        role: &str,
+        command: &OdooCommand,
+        canary: &SignIn,
+        ear: &Ear,
+    ) -> Result<(Odoo<'s>, Option<i64>), Failure> {
+        self.restore.watch.stage(&format!("Odoo over {}", database.name), None);
+        let recovered = &brought.recovered;
+        let mut connection = recovered.connect(&database.name).await?;
+        odoo::quiet(&mut connection).await?;
+        let action = webhook::plant(&mut connection, &canary.login, ear).await?;
+        let data_dir = place.sandbox().join("data");
+        odoo::data_folder(&recovered.sandbox, &place.files(), &data_dir, &database.name).await?;
+        let values = Values {
+            database: database.name.clone(),
+            role: role.to_owned(),
+            data_dir,
+            socket_dir: recovered.inside().host,
+            port: command.port,
+        };
+        Ok((Odoo::start(recovered, command, &values).await?, action))
+    }
+
+    async fn sign_in(
+        &mut self,
+        brought: &Brought,
+        database: &RecoveredDatabase,
+        odoo: &Odoo<'_>,
+        canary: &SignIn,
+        roster: Option<&Roster>,
+        (action, ear): (Option<i64>, &Ear),
+    ) {
+        let Ok(password) = canary.password.read() else {
+            self.probes.add(sign_in::FORM, Seen::missing("the canary's password cannot be read any more"), 0.0);
+            return;
+        };
+        let canary = sign_in::Canary { database: &database.name, login: &canary.login, password };
+        let begun = Instant::now();
+        let form = sign_in::fill_form(odoo.http, &canary).await;
+        let outcome = self.probes.add(sign_in::FORM, sign_in::judge_form(&form), begun.elapsed().as_secs_f64());
+        if outcome == Outcome::Passed {
+            let seconds = self.seconds();
+            self.clocks.first_sign_in.get_or_insert(seconds);
+        }
+        let rpc = async { Ok(sign_in::by_rpc(odoo.http, &canary, &form).await) };
+        let by_rpc = self.probes.make(sign_in::RPC, rpc).await;
+        let wrong = async { Ok(sign_in::with_wrong_password(odoo.http, &canary).await) };
+        self.probes.make(sign_in::WRONG, wrong).await;
+        let person = roster.and_then(|roster| roster.people.iter().find(|person| person.login == canary.login));
+        if let Some(domain) = person.and_then(identity::domain) {
+            let state = match (outcome, by_rpc) {
+                (Outcome::Passed, _) | (_, Outcome::Passed) => State::Kept,
+                (Outcome::Failed, _) | (_, Outcome::Failed) => State::LockedOut,
+                _ => State::Unclear,
+            };
+            self.grid.seen(domain, Layer::Odoo, state, Grade::AReal);
+        }
+        match form {
+            Ok(sign_in::Form::In(uid)) => {
+                let attachment = async {
+                    let mut connection = brought.recovered.connect(&database.name).await?;
+                    sign_in::attachment(odoo.http, &canary, uid, &mut connection).await
+                };
+                self.probes.make(sign_in::ATTACHMENT, attachment).await;
+                let hook = async { Ok(webhook::ask(odoo, &canary, uid, action, ear).await) };
+                self.probes.make(webhook::KIND, hook).await;
+            }
+            _ => {
+                let unseen = Seen::not_asked("the canary is not signed in");
+                self.probes.add_all(&[sign_in::ATTACHMENT, webhook::KIND], &unseen);
+            }
+        }
+    }
+
+    async fn about_pages(&mut self, brought: &Brought, database: &RecoveredDatabase) {
+        let (recovered, name) = (&brought.recovered, &database.name);
+        let asked = async { indexes::ask(&mut recovered.connect(name).await?).await };
+        self.probes.make(indexes::KIND, asked).await;
+        let asked = async { sequences::ask(&mut recovered.connect(name).await?).await };
+        self.probes.make(sequences::KIND, asked).await;
+        let asked = async { unlogged::ask(&mut recovered.connect(name).await?).await };
+        self.probes.make(unlogged::KIND, asked).await;
+        self.probes.make(pages::KIND, pages::ask(recovered, name)).await;
+    }
+
+    /// Judges, and puts the report together.
+    pub fn into_report(mut self, began: Timestamp, broke: Option<Failure>) -> DrillReport {
+        let worked =
+            broke.as_ref().map_or_else(|| Seen::passed("the tenant was restored into a sandbox"), restored::broken);
+        self.clocks.total = self.seconds();
+        self.probes.add(restored::WORKED, worked, self.clocks.total);
+        let verdict = verdict::judge(&self.probes.made);
+        let worst = self.grid.worst();
+        let restored = self.restored;
+        DrillReport {
+            tenant: self.tenant.id.clone(),
+            estate: self.restore.config.estate.name.clone(),
+            layers: verdict.layers.clone(),
+            reasons: verdict.reasons.clone(),
+            verdict,
+            grid: self.grid,
+            worst_cell: worst.map(|(domain, layer, state)| WorstCell { domain, layer, state }),
+            probes: self.probes.made,
+            differences: self.differences,
+            clocks: self.clocks,
+            asked: self.asked,
+            target: restored.as_ref().map(|restored| restored.target),
+            reached: restored.as_ref().map(|restored| restored.reached.clone()),
+            databases: restored.as_ref().map(|restored| restored.databases.clone()).unwrap_or_default(),
+            scopes_opened: self.restore.reader.identities.opened(),
+            objects_read: restored.as_ref().map_or(0, |restored| restored.objects_read),
+            bytes_read: restored.as_ref().map_or(0, |restored| restored.bytes_read),
+            server_version: restored.as_ref().map(|restored| restored.server_version),
+            lifeboat_version: env!("CARGO_PKG_VERSION").to_owned(),
+            began,
+            ended: self.restore.clock.now(),
+            kept: self.kept,
+            evidence: std::path::PathBuf::new(),
+            report: std::path::PathBuf::new(),
+            names: self.names,
+            broke,
+        }
+    }
+}
