@@ -349,7 +349,7 @@ mod tests {
         message.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
         message.extend_from_slice(body);
         let failure = Failure::from(hear(&message).await.unwrap_err());
-        assert_eq!(failure.kind, Kind::Failed);
+        assert_eq!(failure.kind, Kind::Usage);
         assert_eq!(failure.object, "there:5432");
         assert_eq!(failure.cause, "FATAL 28P01: password authentication failed");
         assert!(failure.next.contains("password file"));
