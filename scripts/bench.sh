@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # bench.sh [--small] [--data] - lifeboat and pgBackRest on the same cluster, on the same machine, in one run; prints both and their ratio.
 #
-# Only ratios of one run count: the machine is shared and noisy. ROUNDS=3 takes medians. The dataset (4.2 GB; --small: some 150 MB, to try the
+# Only ratios of one run count: the machine is shared and noisy. ROUNDS=3 takes medians; COLD=0 leaves the file cache as it is, which is
+# steadier where others use the disk; RESTORE_DIR puts what is restored elsewhere (a tmpfs: the disk's own speed is left out). The dataset (4.2 GB; --small: some 150 MB, to try the
 # script) is built once and kept in BENCH_DIR (default /var/tmp/lifeboat-bench); --data builds it and no more; delete the folder to be rid of it.
 # 16 copies of acme, 16 of globex, 11 of initech, one database with pgbench and a 3-million-row table: with postgres and template1, 46 databases.
 # pgBackRest: zstd 1, AES-256-CBC, bundles, 2 processes, local repository. lifeboat: as it comes, local store; each database its own tenant and key.
@@ -86,7 +87,7 @@ fi
 results=$dir/results.tsv; : > "$results"
 measure() {
   local step=$1 who=$2 code=0; shift 2
-  sync; if [ -w /proc/sys/vm/drop_caches ]; then echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true; fi
+  sync; if [ "${COLD:-1}" = 1 ] && [ -w /proc/sys/vm/drop_caches ]; then echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true; fi
   /usr/bin/time -q -f '%e %U %S %M' -o "$dir/time" "$@" >"$dir/last.out" 2>"$dir/last.err" || code=$?
   # A run that says nothing did nothing: its time is no figure.
   if [ "$who" = lifeboat ] && ! jq -es '.[-1].outcome == "ok" or .[-1].outcome == "warnings"' "$dir/last.out" >/dev/null 2>&1; then
@@ -137,7 +138,12 @@ CONF
     printf 'state_dir = "state"\n[estate]\nname = "bench"\n[store]\nkind = "local"\npath = "store"\n'
     printf '[keys]\nwriter = "writer.json"\nidentities = "identities"\nsigners = "allowed_signers"\n'
     printf '[clusters.main]\nhost = "%s"\nuser = "lifeboat"\n' "$dir/s"
+    # Only the databases are compared: no attachment lies in a file. Locking two tables is what holding Odoo's collection needs.
+    local prepare="DO \$\$ BEGIN IF to_regclass('ir_cron') IS NOT NULL THEN
+      GRANT UPDATE ON ir_cron, ir_attachment TO lifeboat;
+      UPDATE ir_attachment SET store_fname = NULL WHERE store_fname IS NOT NULL; END IF; END \$\$"
     for database in $(sql postgres "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'"); do
+      sql "$database" "$prepare" >&2
       printf '[tenants.%s]\ncluster = "main"\ndatabases = ["%s"]\n' "$database" "$database"
     done
   } >"$dir/estate/lifeboat.toml"
@@ -148,7 +154,7 @@ archive() { sql postgres "ALTER SYSTEM SET archive_command = '$1'"; sql postgres
 round() {
   fresh
   boat stream --once >/dev/null 2>&1 || true # makes the slot, so that both have the same WAL to carry
-  boat stream >"$dir/stream.out" 2>&1 & streamer=$!
+  "${boat_argv[@]}" stream >"$dir/stream.out" 2>&1 & streamer=$! # not the function: the signal must reach the program
   measure 'full backup' pg_basebackup bash -c "'$bin/pg_basebackup' -D - -Ft -X none -c fast | cat >/dev/null"
   measure 'full backup' pgbackrest "${rest_argv[@]}" --type=full backup
   measure 'full backup' lifeboat "${boat_argv[@]}" backup
@@ -174,17 +180,18 @@ round() {
 
 # restore_both STEP LIFEBOAT-WHAT PGBACKREST-OPTION : pgBackRest without its WAL replay, lifeboat with it
 restore_both() {
-  rm -rf "$dir/restored"; mkdir "$dir/restored"
-  mkdir -m 700 "$dir/restored/pgbackrest"
-  if [ "$(id -u)" = 0 ]; then chown 65534:65534 "$dir/restored/pgbackrest"; fi
+  local to=${RESTORE_DIR:-$dir/restored}
+  rm -rf "$to"; mkdir "$to"; mkdir -m 700 "$to/pgbackrest"
+  if [ "$(id -u)" = 0 ]; then chown 65534:65534 "$to/pgbackrest"; fi
   # shellcheck disable=SC2086
-  measure "$1" pgbackrest "${rest_argv[@]}" --pg1-path="$dir/restored/pgbackrest" $3 restore
+  measure "$1" pgbackrest "${rest_argv[@]}" --pg1-path="$to/pgbackrest" $3 restore
+  rm -rf "$to/pgbackrest"
   # shellcheck disable=SC2086
-  measure "$1" lifeboat "${boat_argv[@]}" restore $2 --at latest --to "$dir/restored/lifeboat"
-  if [ -e "$dir/restored/lifeboat/restore.json" ]; then
-    fact "$1, MiB read" lifeboat "$(jq '.bytes_read / 1048576 | floor' "$dir/restored/lifeboat/restore.json")"
+  measure "$1" lifeboat "${boat_argv[@]}" restore $2 --at latest --to "$to/lifeboat"
+  if [ -e "$to/lifeboat/restore.json" ]; then
+    fact "$1, MiB read" lifeboat "$(jq '.bytes_read / 1048576 | floor' "$to/lifeboat/restore.json")"
   fi
-  rm -rf "$dir/restored"
+  rm -rf "$to"
 }
 
 # The same backlog for both: WAL written while neither takes it.
@@ -206,11 +213,24 @@ start
 for _ in $(seq "${ROUNDS:-1}"); do round; done
 archive /bin/true
 
-echo; echo "medians of ${ROUNDS:-1} round(s); ratio = lifeboat / pgBackRest, wall time"
-sort -t$'\t' -k1,1 -k2,2 -k3,3n "$results" | awk -F'\t' '
-  { key = $1 FS $2; n[key]++; wall[key, n[key]] = $3; cpu[key] = $4; peak[key] = $5; if ($6 != 0 && $6 != 3) bad[key] = 1; if (!seen[$1]++) steps[++count] = $1 }
-  function at(step, who,  key) { key = step FS who; return n[key] ? wall[key, int((n[key] + 1) / 2)] : -1 }
-  function show(step, who,  key) { key = step FS who; if (n[key]) printf "  %-14s %8.1f s  %8.1f s CPU %6d MiB%s\n", who, at(step, who), cpu[key], peak[key], bad[key] ? "  FAILED" : "" }
-  END { for (i = 1; i <= count; i++) { s = steps[i]; print s; show(s, "pg_basebackup"); show(s, "pgbackrest"); show(s, "lifeboat")
-    if (at(s, "lifeboat") >= 0 && at(s, "pgbackrest") > 0 && !bad[s FS "lifeboat"] && !bad[s FS "pgbackrest"]) printf "  ratio          %8.2f\n", at(s, "lifeboat") / at(s, "pgbackrest") } }'
-echo; cat "$dir/facts.tsv"
+echo; echo "medians of ${ROUNDS:-1} round(s); each ratio is lifeboat / pgBackRest; load $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) cores"
+awk -F'\t' '
+  function median(list, count,  sorted, i, j, t) { for (i = 1; i <= count; i++) sorted[i] = list[i]
+    for (i = 2; i <= count; i++) for (j = i; j > 1 && sorted[j] < sorted[j-1]; j--) { t = sorted[j]; sorted[j] = sorted[j-1]; sorted[j-1] = t }
+    return sorted[int((count + 1) / 2)] }
+  function value(step, who, column,  i, list, count) { count = n[step, who]
+    for (i = 1; i <= count; i++) list[i] = cell[step, who, column, i]
+    return median(list, count) }
+  function ratio(step, column,  below) { below = value(step, "pgbackrest", column)
+    return below > 0 ? sprintf("%.2f", value(step, "lifeboat", column) / below) : "-" }
+  { i = ++n[$1, $2]; for (column = 3; column <= 5; column++) cell[$1, $2, column, i] = $column
+    if ($6 != 0 && $6 != 3) bad[$1, $2] = 1; if (!seen[$1]++) steps[++count] = $1 }
+  END {
+    split("pg_basebackup pgbackrest lifeboat", names, " ")
+    printf "%-26s %-14s %9s %9s %9s\n", "step", "who", "wall s", "CPU s", "RSS MiB"
+    for (i = 1; i <= count; i++) { s = steps[i]
+      for (k = 1; k <= 3; k++) if (n[s, names[k]])
+        printf "%-26s %-14s %9.1f %9.1f %9d%s\n", s, names[k], value(s, names[k], 3), value(s, names[k], 4), value(s, names[k], 5), bad[s, names[k]] ? "  FAILED" : ""
+      if (n[s, "lifeboat"] && n[s, "pgbackrest"] && !bad[s, "lifeboat"] && !bad[s, "pgbackrest"])
+        printf "%-26s %-14s %9s %9s %9s\n", s, "ratio", ratio(s, 3), ratio(s, 4), ratio(s, 5) } }' "$results"
+echo; awk -F'\t' '{ print; if ($1 in rest && $2 == "lifeboat" && rest[$1] > 0) printf "%s\tratio\t%.2f\n", $1, $3 / rest[$1]; if ($2 == "pgbackrest") rest[$1] = $3 }' "$dir/facts.tsv"

@@ -145,4 +145,20 @@ fn mapping_it_later_brings_it_back(cluster: &Cluster, estate: &Estate, markers: 
     let running = to.start();
     let found = fingerprint::differences(&wanted, &fingerprint::take(&running.server, "umbra"));
     assert_eq!(found, Vec::<String>::new());
+    drop(running);
+    a_backup_of_some_is_no_base_for_all(cluster, estate);
+}
+
+/// The newest base backup holds umbra alone: the cluster comes back from the one before it, which holds everything.
+fn a_backup_of_some_is_no_base_for_all(cluster: &Cluster, estate: &Estate) {
+    let names = ["initech", "umbra"];
+    let wanted = names.map(|name| fingerprint::take(&cluster.server, name));
+    let to = Folder::planned();
+    let outcome = estate.run(&["restore", "--all", "--cluster", CLUSTER, "--at", "latest", "--to", to.text()]);
+    assert!(matches!(outcome.code, 0 | 3), "{}\n{:#}", outcome.stderr, outcome.json);
+    let running = to.start();
+    for (name, wanted) in names.iter().zip(&wanted) {
+        let found = fingerprint::differences(wanted, &fingerprint::take(&running.server, name));
+        assert_eq!(found, Vec::<String>::new(), "{name}");
+    }
 }

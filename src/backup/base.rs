@@ -57,6 +57,8 @@ pub struct BaseSets {
     pub timeline: Timeline,
     pub server_version: u32,
     pub segment_bytes: u32,
+    /// Whether all the cluster's tenants are in it.
+    pub whole: bool,
     pub bad_pages: u64,
     pub totals: Totals,
     databases: Vec<Database>,
@@ -138,7 +140,7 @@ async fn pump(stream: &mut BaseBackupStream, sorter: Sorter) -> Result<(Lsn, Sor
                 }
             }
             BackupEvent::Data(bytes) => {
-                let Some(sender) = &open else { break Err(out_of_order(&BackupEvent::Data(bytes))) };
+                let Some(sender) = &mut open else { break Err(out_of_order(&BackupEvent::Data(bytes))) };
                 if !sender.send(bytes).await {
                     break Ok(None);
                 }
@@ -211,6 +213,7 @@ impl BaseCopy {
             timeline: self.timeline,
             server_version: self.facts.server_version,
             segment_bytes: self.facts.segment_bytes,
+            whole: self.router.only.is_none(),
             bad_pages,
             totals,
             databases: self.facts.listed(),

@@ -179,6 +179,7 @@ impl Backup<'_> {
             lsn: taken.lsn,
             time: taken.time,
             class: self.class.clone(),
+            whole: sets.whole,
         };
         let mut named = sets.for_tenant(&tenant.databases, &scope, &cluster.name);
         named.extend(taken.sets);

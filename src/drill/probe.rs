@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::verdict::Verdict;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::watch::Watch;
 
 /// What is asked. The first six are the identity layers of the model (L1 to L6), for which a verdict can speak.
@@ -196,7 +196,7 @@ impl<'w> Probes<'w> {
     pub async fn make(&mut self, kind: Kind, ask: impl Future<Output = Result<Seen, Failure>>) -> Outcome {
         self.watch.stage(&format!("probe {}{}", kind.id, self.suffix), None);
         let begun = Instant::now();
-        let seen = ask.await.unwrap_or_else(|failure| broken(&failure));
+        let seen = ask.await.unwrap_or_else(|failure| Seen::broken(&failure));
         self.add(kind, seen, begun.elapsed().as_secs_f64())
     }
 
@@ -224,8 +224,16 @@ impl<'w> Probes<'w> {
     }
 }
 
-fn broken(failure: &Failure) -> Seen {
-    Seen::failed(Verdict::Inconclusive, format!("could not be made: {failure}"))
+impl Seen {
+    /// A probe that broke: it proves nothing, unless it broke on damage.
+    #[must_use]
+    pub fn broken(failure: &Failure) -> Self {
+        let gate = match failure.kind {
+            failure::Kind::Integrity => Verdict::Invalid,
+            _ => Verdict::Inconclusive,
+        };
+        Self::failed(gate, format!("could not be made: {failure}"))
+    }
 }
 
 #[cfg(test)]
@@ -237,13 +245,15 @@ mod tests {
     const KIND: Kind = Kind { id: "postgres.test", layer: Layer::Postgres, grade: Grade::E1 };
 
     #[tokio::test]
-    async fn a_probe_that_breaks_has_failed_and_leaves_the_question_open() {
+    async fn a_probe_that_breaks_has_failed_and_proves_nothing_but_damage() {
         let quiet = Quiet::default();
         let mut probes = Probes::new(&quiet);
         let broken = Failure::new(FailureKind::Unreachable, "server", "is gone", "");
         assert_eq!(probes.make(KIND, async { Err(broken) }).await, Outcome::Failed);
         assert_eq!(probes.made[0].gate, Some(Verdict::Inconclusive));
         assert_eq!(probes.made[0].detail, "could not be made: server: is gone");
+        let damaged = Failure::new(FailureKind::Integrity, "pack", "was altered", "");
+        assert_eq!(Seen::broken(&damaged).gate, Some(Verdict::Invalid));
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 //! time to the first sign-in is what it would be in earnest. Odoo is not started in a sandbox that was found open.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -33,6 +34,13 @@ use crate::postgres::sql;
 use crate::restore::choose::Subject;
 use crate::restore::{Brought, RecoveredDatabase, Restore, Restored};
 
+/// A path that can be shown inside: `..` has no meaning there. One without it stays as it was typed, links included, for that
+/// is how programs inside will ask for it.
+fn without_dots(path: &Path) -> PathBuf {
+    let dotted = path.components().any(|part| part == Component::ParentDir);
+    if dotted { path.canonicalize().unwrap_or_else(|_| path.to_owned()) } else { path.to_owned() }
+}
+
 /// A drill under way, and what it found so far.
 pub(super) struct Rehearsal<'a> {
     restore: &'a Restore<'a>,
@@ -46,7 +54,7 @@ pub(super) struct Rehearsal<'a> {
     clocks: Clocks,
     asked: String,
     restored: Option<Restored>,
-    kept: Option<std::path::PathBuf>,
+    kept: Option<PathBuf>,
 }
 
 impl<'a> Rehearsal<'a> {
@@ -83,7 +91,7 @@ impl<'a> Rehearsal<'a> {
         self.asked = asked.understood(&config.estate.timezone);
         let mut place = Place::make(&config.sandbox.dir, &self.tenant.id)?;
         let mut shown = vec![place.root.join("files")];
-        shown.extend(config.drill.odoo.iter().flat_map(|command| command.paths.iter().cloned()));
+        shown.extend(config.drill.odoo.iter().flat_map(|command| command.paths.iter().map(|path| without_dots(path))));
         let subject = Subject::Tenant(self.tenant.id.clone());
         let brought = self.restore.bring(subject, asked, &place.sandbox(), shown).await?;
         self.clocks.server_up = Some(self.seconds());
@@ -212,14 +220,11 @@ impl<'a> Rehearsal<'a> {
     async fn about_access(&mut self, brought: &Brought, database: &RecoveredDatabase) -> Option<Roster> {
         let begun = Instant::now();
         let compared = match self.compare(brought, database).await {
-            Ok(compared) if compared.is_empty() => Err("the store has no roster of this database".to_owned()),
-            Ok(compared) => Ok(compared),
-            Err(failure) => Err(format!("the comparison broke: {failure}")),
-        };
-        let compared = match compared {
-            Ok(compared) => compared,
-            Err(why) => {
-                access::add_missing(&mut self.probes, &why);
+            Ok(compared) if !compared.is_empty() => compared,
+            none => {
+                let seen = none.err().map(|failure| Seen::broken(&failure));
+                let seen = seen.unwrap_or_else(|| Seen::missing("the store has no roster of this database"));
+                access::add_none(&mut self.probes, &seen);
                 return None;
             }
         };
@@ -431,8 +436,8 @@ impl<'a> Rehearsal<'a> {
             began,
             ended: self.restore.clock.now(),
             kept: self.kept,
-            evidence: std::path::PathBuf::new(),
-            report: std::path::PathBuf::new(),
+            evidence: PathBuf::new(),
+            report: PathBuf::new(),
             names: self.names,
             broke,
         }

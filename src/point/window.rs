@@ -30,6 +30,8 @@ pub struct PointFacts {
     pub lsn: Lsn,
     pub time: Timestamp,
     pub class: String,
+    /// Whether the base backup was taken of all the cluster's tenants: only such a one brings the whole cluster back.
+    pub whole: bool,
 }
 
 /// A stretch (or tail) of stored WAL, as far as positions and times go.
@@ -141,6 +143,7 @@ pub(super) mod tests {
             lsn: Lsn(stop + 1),
             time: at(second + 1),
             class: "daily".into(),
+            whole: true,
         }
     }
 

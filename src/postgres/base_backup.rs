@@ -224,20 +224,27 @@ impl<R: Read> Read for Body<R> {
 }
 
 enum Piece {
-    Data(Bytes),
+    Data(Vec<Bytes>),
     End,
 }
 
-/// Pieces waiting between the network and the walking thread: 64 of 32 KiB are 2 MiB.
-const WAITING_PIECES: usize = 64;
+/// Messages are handed over in batches of this size: waking the other thread for each would cost more than reading it.
+const BATCH_BYTES: usize = 512 << 10;
+/// Batches waiting between the network and the walking thread.
+const WAITING_BATCHES: usize = 4;
 
 /// The sending half: one archive.
-#[derive(Debug, Clone)]
-pub struct ArchiveSender(mpsc::Sender<Piece>);
+#[derive(Debug)]
+pub struct ArchiveSender {
+    pieces: mpsc::Sender<Piece>,
+    batch: Vec<Bytes>,
+    batch_bytes: usize,
+}
 
 /// The reading half, for [`walk`] on a thread that may block.
 pub struct ArchiveReader {
     pieces: mpsc::Receiver<Piece>,
+    batch: std::vec::IntoIter<Bytes>,
     current: Bytes,
     ended: bool,
 }
@@ -245,27 +252,40 @@ pub struct ArchiveReader {
 /// A pipe for one archive.
 #[must_use]
 pub fn channel() -> (ArchiveSender, ArchiveReader) {
-    let (sender, pieces) = mpsc::channel(WAITING_PIECES);
-    (ArchiveSender(sender), ArchiveReader { pieces, current: Bytes::new(), ended: false })
+    let (sender, pieces) = mpsc::channel(WAITING_BATCHES);
+    let sender = ArchiveSender { pieces: sender, batch: Vec::new(), batch_bytes: 0 };
+    (sender, ArchiveReader { pieces, batch: Vec::new().into_iter(), current: Bytes::new(), ended: false })
 }
 
 impl ArchiveSender {
-    /// Hands on bytes; false when the reader is gone (it has failed: ask its thread why).
-    pub async fn send(&self, bytes: Bytes) -> bool {
-        self.0.send(Piece::Data(bytes)).await.is_ok()
+    /// Hands on bytes, at the latest with [`ArchiveSender::finish`]; false when the reader is gone (it has failed: ask its
+    /// thread why).
+    pub async fn send(&mut self, bytes: Bytes) -> bool {
+        self.batch_bytes += bytes.len();
+        self.batch.push(bytes);
+        self.batch_bytes < BATCH_BYTES || self.hand_over().await
     }
 
     /// The archive is complete. Without this the reader gets an error at the end.
-    pub async fn finish(self) -> bool {
-        self.0.send(Piece::End).await.is_ok()
+    pub async fn finish(mut self) -> bool {
+        self.hand_over().await && self.pieces.send(Piece::End).await.is_ok()
+    }
+
+    async fn hand_over(&mut self) -> bool {
+        self.batch_bytes = 0;
+        self.pieces.send(Piece::Data(std::mem::take(&mut self.batch))).await.is_ok()
     }
 }
 
 impl Read for ArchiveReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() && !self.ended {
+            if let Some(bytes) = self.batch.next() {
+                self.current = bytes;
+                continue;
+            }
             match self.pieces.blocking_recv() {
-                Some(Piece::Data(bytes)) => self.current = bytes,
+                Some(Piece::Data(batch)) => self.batch = batch.into_iter(),
                 Some(Piece::End) => self.ended = true,
                 None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the base backup broke off")),
             }
@@ -375,7 +395,7 @@ mod tests {
     fn a_channel_that_closes_without_its_end_is_an_error() {
         let whole = archive(&[("PG_VERSION", FILE, b"15\n")]);
         for finished in [true, false] {
-            let (sender, reader) = channel();
+            let (mut sender, reader) = channel();
             let bytes = Bytes::from(whole.clone());
             let sending = std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

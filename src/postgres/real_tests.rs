@@ -51,8 +51,8 @@ async fn back_up(server: &Server) -> Backup {
     let ended = loop {
         match stream.next().await.unwrap() {
             BackupEvent::Data(bytes) => {
-                let Some((sender, _)) = &open else { panic!("data outside an archive") };
-                let sender: &super::base_backup::ArchiveSender = sender;
+                let Some((sender, _)) = &mut open else { panic!("data outside an archive") };
+                let sender: &mut super::base_backup::ArchiveSender = sender;
                 assert!(sender.send(bytes).await);
             }
             BackupEvent::Progress(_) => {}

@@ -3,9 +3,10 @@
 //! Work is closures; its result is waited for where it is needed, in the order it was given. Nothing here is async: the waiting
 //! side is a blocking thread. A job that panics takes its thread with it and shows as [`RepoError::Stopped`].
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::chunk::ChunkId;
 use super::error::RepoError;
@@ -57,9 +58,69 @@ impl Tools {
 
 type Job = Box<dyn FnOnce(&mut Tools) + Send>;
 
+/// What waits for a thread. Threads are woken only when one is idle: most jobs are found by a thread that has just ended another.
+struct Queue {
+    waiting: Mutex<Waiting>,
+    came: Condvar,
+}
+
+struct Waiting {
+    jobs: VecDeque<Job>,
+    idle: usize,
+    alive: usize,
+    closed: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With no thread left the job is dropped, and its waiter sees that.
+    fn push(&self, job: Job) {
+        let mut waiting = self.lock();
+        if waiting.alive > 0 {
+            waiting.jobs.push_back(job);
+            if waiting.idle > 0 {
+                self.came.notify_one();
+            }
+        }
+    }
+
+    /// The next job; `None` when the pool is gone and nothing waits.
+    fn next(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            if waiting.closed {
+                return None;
+            }
+            waiting.idle += 1;
+            waiting = self.came.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting.idle -= 1;
+        }
+    }
+}
+
+/// A thread's place; a thread that panics leaves it too.
+struct Place(Arc<Queue>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.alive -= 1;
+        let lost = if waiting.alive == 0 { std::mem::take(&mut waiting.jobs) } else { VecDeque::new() };
+        // Not under the lock: what a job holds may be the last to hold the pool.
+        drop(waiting);
+        drop(lost);
+    }
+}
+
 /// The threads. They end when the pool is dropped and its jobs are done.
 pub struct Pool {
-    jobs: Sender<Job>,
+    queue: Arc<Queue>,
     pub threads: usize,
 }
 
@@ -67,36 +128,39 @@ impl Pool {
     /// # Errors
     /// `Compress`, when zstd or a thread cannot be had.
     pub fn new(threads: usize, level: i32) -> Result<Self, RepoError> {
-        let (jobs, queue) = channel::<Job>();
-        let queue = Arc::new(Mutex::new(queue));
-        let threads = threads.max(1);
-        for number in 0..threads {
-            let (queue, mut tools) = (Arc::clone(&queue), Tools::new(level).map_err(RepoError::Compress)?);
+        let waiting = Waiting { jobs: VecDeque::new(), idle: 0, alive: 0, closed: false };
+        let queue = Arc::new(Queue { waiting: Mutex::new(waiting), came: Condvar::new() });
+        let pool = Self { queue, threads: threads.max(1) };
+        for number in 0..pool.threads {
+            let mut tools = Tools::new(level).map_err(RepoError::Compress)?;
+            pool.queue.lock().alive += 1;
+            let place = Place(Arc::clone(&pool.queue));
             let work = move || {
-                loop {
-                    let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    match job {
-                        Ok(job) => job(&mut tools),
-                        Err(_) => return,
-                    }
+                while let Some(job) = place.0.next() {
+                    job(&mut tools);
                 }
             };
             let thread = std::thread::Builder::new().name(format!("pack-{number}"));
             thread.spawn(work).map_err(RepoError::Compress)?;
         }
-        Ok(Self { jobs, threads })
+        Ok(pool)
     }
 
     /// Has `work` done by one of the threads.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce(&mut Tools) -> T + Send + 'static) -> Pending<T> {
-        let (sender, receiver) = channel();
-        let job: Job = Box::new(move |tools| {
+        let (sender, receiver) = sync_channel(1);
+        self.queue.push(Box::new(move |tools| {
             // Whoever asked may have gone; then nobody needs the result.
             let _ = sender.send(work(tools));
-        });
-        // When every thread is gone the job is dropped here, and its waiter sees that.
-        let _ = self.jobs.send(job);
+        }));
         Pending(receiver)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.came.notify_all();
     }
 }
 

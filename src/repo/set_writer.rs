@@ -29,8 +29,8 @@ use super::writer::{NewSet, Shared};
 
 /// How many bytes of pieces may be with the workers.
 const QUEUE_BYTES: usize = 16 << 20;
-/// How many pieces may wait to be placed: a small piece can be a slice that keeps a large buffer alive.
-const QUEUE_PIECES: usize = 128;
+/// How many items (a small file is three) may wait to be placed: a small piece can be a slice that keeps a large buffer alive.
+const QUEUE_ITEMS: usize = 384;
 
 /// What is known of a file when it begins.
 #[derive(Debug, Clone, Default)]
@@ -239,8 +239,11 @@ impl SetWriter {
         if let Some(error) = self.known.trouble.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
-        while self.queued_bytes > leave
-            || self.queue.len() > QUEUE_PIECES
+        // Once over a bound, down to half of it: waiting for one place at a time would be a change of threads for each piece.
+        let over = self.queued_bytes > leave || self.queue.len() > QUEUE_ITEMS;
+        let (bytes, items) = if over { (leave / 2, QUEUE_ITEMS / 2) } else { (leave, QUEUE_ITEMS) };
+        while self.queued_bytes > bytes
+            || self.queue.len() > items
             || leave == 0
             || self.queue.front().is_some_and(Item::is_free)
         {

@@ -50,7 +50,7 @@ impl Default for WriterOptions {
             level: 1,
             pack_bytes: 32 << 20,
             threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
-            packs_under_way: 2,
+            packs_under_way: 3,
             slack: SignedDuration::from_hours(24),
             rebase: SignedDuration::from_hours(35 * 24),
         }

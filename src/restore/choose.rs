@@ -59,8 +59,12 @@ impl Chosen {
 /// `Integrity` when an envelope that is needed is damaged, the WAL has a fork, or part of it is quarantined.
 pub async fn choose(config: &Config, reader: &Reader, subject: Subject, asked: When) -> Result<Chosen, Failure> {
     let tenants = tenants_of(config, &subject)?;
-    let stored = Stored::read(reader, &tenants).await?;
+    let mut stored = Stored::read(reader, &tenants).await?;
     stored.refuse_forks()?;
+    if matches!(subject, Subject::Cluster(_)) {
+        // The base backup of some tenants lacks the others' files, and their WAL would have nothing to be replayed over.
+        stored.points.retain(|point| point.facts.whole);
+    }
     let (points, runs) = (stored.facts(), stored.plain_runs());
     let windows = window::windows(&points, &runs);
     if windows.is_empty() {

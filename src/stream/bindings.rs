@@ -115,12 +115,20 @@ impl Bindings {
         self.scopes.get(slot as usize).unwrap_or(&self.quarantine)
     }
 
-    /// Everything in force now or since the last call, for the next envelope.
-    pub fn write_down(&mut self) -> Vec<Binding> {
-        let mut list: Vec<Binding> = self.in_force.values().cloned().collect();
-        list.append(&mut self.ended);
+    /// Everything in force now or since the last stretch, for the next envelope.
+    ///
+    /// An end is repeated until a stretch has it ([`Bindings::written_for_good`]): readers pass over the tails and
+    /// heartbeats that a stretch covers, and a binding without its end would seem to last.
+    #[must_use]
+    pub fn write_down(&self) -> Vec<Binding> {
+        let mut list: Vec<Binding> = self.in_force.values().chain(&self.ended).cloned().collect();
         list.sort_by_key(|binding| (binding.oid, binding.from_lsn));
         list
+    }
+
+    /// A stretch carries what [`Bindings::write_down`] said.
+    pub fn written_for_good(&mut self) {
+        self.ended.clear();
     }
 
     pub fn take_alarms(&mut self) -> Vec<Alarm> {
@@ -252,6 +260,19 @@ mod tests {
         assert_eq!(scope_at(&mut bindings, 16_400, 500), Some(Scope::Tenant("acme".into())));
         let written = bindings.write_down();
         assert_eq!(written.iter().map(|b| b.from_lsn.0).collect::<Vec<_>>(), [300, 400]);
+    }
+
+    #[test]
+    fn an_end_is_said_again_until_a_stretch_has_it() {
+        let mut bindings = Bindings::new("main", &[], &spares(1));
+        bindings.created(DbOid(16_400), Lsn(300));
+        bindings.dropped(DbOid(16_400), Lsn(400));
+        let ends = |bindings: &Bindings| bindings.write_down().iter().map(|b| b.to_lsn).collect::<Vec<_>>();
+        for _tail in 0..2 {
+            assert_eq!(ends(&bindings), [Some(Lsn(400))]);
+        }
+        bindings.written_for_good();
+        assert_eq!(ends(&bindings), []);
     }
 
     #[test]

@@ -376,6 +376,7 @@ impl Receiver {
         if tail {
             self.flushed = self.takes.len();
         } else {
+            self.splitter.owners().written_for_good();
             self.takes.clear();
             self.flushed = 0;
         }

@@ -47,7 +47,8 @@ pub struct Router {
     residue: Scope,
     shared: BTreeSet<DbOid>,
     bound: BTreeMap<DbOid, Scope>,
-    only: Option<Vec<Scope>>,
+    /// The tenants wanted; `None` when all are.
+    pub only: Option<Vec<Scope>>,
 }
 
 impl Router {

@@ -57,11 +57,9 @@ pub fn add(probes: &mut Probes<'_>, compared: &[Compared], names: &Pseudonyms, s
     }
 }
 
-/// Nothing to compare with: the questions stay open, all of them.
-pub fn add_missing(probes: &mut Probes<'_>, why: &str) {
-    for (_, kind, _) in CLASSES {
-        probes.add(kind, Seen::missing(why), 0.0);
-    }
+/// No comparison was made: `seen` says why, for every question.
+pub fn add_none(probes: &mut Probes<'_>, seen: &Seen) {
+    probes.add_all(&CLASSES.map(|(_, kind, _)| kind), seen);
 }
 
 fn judge(class: Class, fine: &str, compared: &[Compared], names: &Pseudonyms) -> Seen {
@@ -174,7 +172,7 @@ mod tests {
     fn without_a_roster_nothing_can_be_said() {
         let quiet = Quiet::default();
         let mut probes = Probes::new(&quiet);
-        add_missing(&mut probes, "no roster was captured");
+        add_none(&mut probes, &Seen::missing("no roster was captured"));
         assert!(probes.made.iter().all(|probe| probe.outcome == Outcome::NotAsked));
         assert_eq!(verdict(&probes.made).verdict, Verdict::Inconclusive);
     }
