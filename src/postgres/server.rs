@@ -373,6 +373,7 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 /// When the server stopped, or was not ready within `patience`.
 pub async fn wait_until_recovered(
     server: &Server,
+    major: u32,
     patience: Duration,
     mut lives: impl FnMut() -> bool,
 ) -> Result<(), ServerError> {
@@ -380,7 +381,7 @@ pub async fn wait_until_recovered(
     loop {
         // Asked before connecting: a server that dies in between is found in the next round.
         let lived = lives();
-        match recovered(server).await {
+        match recovered(server, major).await {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             // 57P03: starting up, or in recovery without hot standby. No SQLSTATE: no socket yet.
@@ -397,9 +398,10 @@ pub async fn wait_until_recovered(
     }
 }
 
-async fn recovered(server: &Server) -> Result<bool, SqlError> {
+async fn recovered(server: &Server, major: u32) -> Result<bool, SqlError> {
     use sqlx::Connection as _;
-    let mut connection = sql::connect(server, &server.database).await?;
+    // The first session is as hostile as any later one.
+    let mut connection = sql::connect_with(server, &server.database, &guarded_settings(major)).await?;
     let rows = sql::text_rows(&mut connection, "recovery", "SELECT pg_catalog.pg_is_in_recovery()::text").await?;
     let _ = connection.close().await;
     Ok(rows.first().and_then(|row| row.first()).is_some_and(|answer| answer.as_deref() == Some("false")))

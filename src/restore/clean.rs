@@ -23,6 +23,8 @@ pub struct Removed {
     /// Roles that own something shared and could not be dropped: no password, no login.
     pub disabled_roles: Vec<String>,
     pub subscriptions: Vec<String>,
+    /// Settings of roles and databases that would load a library at sign-in, as `role/database: setting`.
+    pub settings: Vec<String>,
 }
 
 /// The shared catalogs that listed others (`src/include/catalog`, the ones marked `BKI_SHARED_RELATION` with names,
@@ -58,6 +60,43 @@ pub async fn remove_others(
         sql::execute(connection, catalog, &format!("VACUUM (FULL, FREEZE) pg_catalog.{catalog}")).await?;
     }
     Ok(removed)
+}
+
+/// Settings that make a server load a library into a session (documentation, "Shared Library Preloading").
+const LOADING: &str = "^(session_preload_libraries|local_preload_libraries|dynamic_library_path|jit_provider)=";
+
+/// Takes out what `ALTER ROLE` and `ALTER DATABASE ... SET` left to be loaded at sign-in: whoever starts what is handed over must
+/// not run what was captured.
+///
+/// # Errors
+/// Of the server.
+pub async fn drop_loading_settings(
+    connection: &mut PgConnection,
+    removed: &mut Removed,
+    watch: &dyn Watch,
+) -> Result<(), Failure> {
+    let what = "settings of roles and databases";
+    let listed = format!(
+        "SELECT coalesce(nullif(setrole, 0)::regrole::text, 'all roles') || '/' || coalesce(datname::text, 'all databases') \
+         || ': ' || setting FROM pg_db_role_setting LEFT JOIN pg_database d ON d.oid = setdatabase, unnest(setconfig) setting \
+         WHERE setting ~ '{LOADING}' ORDER BY 1"
+    );
+    removed.settings = sql::text_rows(connection, what, &listed).await?.into_iter().flatten().flatten().collect();
+    if removed.settings.is_empty() {
+        return Ok(());
+    }
+    let kept = format!(
+        "UPDATE pg_db_role_setting SET setconfig = ARRAY(SELECT s FROM unnest(setconfig) s WHERE s !~ '{LOADING}') \
+         WHERE EXISTS (SELECT FROM unnest(setconfig) s WHERE s ~ '{LOADING}')"
+    );
+    for statement in [&*kept, "DELETE FROM pg_db_role_setting WHERE cardinality(setconfig) = 0"] {
+        sql::execute(connection, what, statement).await?;
+    }
+    for setting in &removed.settings {
+        let next = "set it again by hand when it is wanted";
+        warn(watch, "settings that load a library", format!("{setting}: it is not handed over"), next);
+    }
+    Ok(())
 }
 
 /// Removes what ANALYZE (autovacuum's, too) kept in this database of the shared catalogs: samples of role names, of

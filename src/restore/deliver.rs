@@ -41,6 +41,7 @@ pub async fn tidy(
             clean::forget_others(&mut recovered.connect(name).await?).await?;
         }
     }
+    clean::drop_loading_settings(&mut connection, &mut delivered.removed, watch).await?;
     delivered.refreshed = collation::refresh(recovered, &mut connection, wanted, watch).await?;
     // What was replayed names others; after the checkpoint nothing before this segment is needed.
     for statement in ["CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT"] {

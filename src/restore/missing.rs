@@ -108,3 +108,44 @@ pub fn findings(stored: &Stored, asked: &When, base: &PointFacts) -> Vec<Finding
     }
     list
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::point::window::Edge;
+    use jiff::Timestamp;
+
+    fn window(from: u64, to: u64) -> Window {
+        let edge = |lsn: u64| Edge { time: Timestamp::from_second(1000 + lsn as i64).expect("a time"), lsn: Lsn(lsn) };
+        Window { from: edge(from), to: edge(to), run: 0 }
+    }
+
+    fn hiding(from: u64, to: u64) -> Stored {
+        let hidden = Hidden { name: "wal/x".into(), from: Lsn(from), to: Lsn(to), why: "is damaged".into() };
+        Stored { hidden: vec![hidden], ..Stored::default() }
+    }
+
+    #[test]
+    fn damage_behind_the_last_window_is_named_and_says_what_can_be_had() {
+        let failure = refuse_hidden(&hiding(100, 200), &When::Latest, &[window(10, 100)]).expect_err("refused");
+        assert_eq!((failure.kind, &*failure.object), (Kind::Integrity, "wal/x"));
+        assert!(failure.next.contains("--at 0/64"), "{}", failure.next);
+        assert!(refuse_hidden(&hiding(100, 200), &When::Lsn(Lsn(150)), &[window(10, 100)]).is_err());
+    }
+
+    #[test]
+    fn damage_before_a_newer_window_and_questions_before_the_first_are_not_refused() {
+        let windows = [window(10, 100), window(300, 400)];
+        assert!(refuse_hidden(&hiding(100, 200), &When::Latest, &windows).is_ok());
+        assert!(refuse_hidden(&hiding(100, 200), &When::Lsn(Lsn(150)), &windows).is_err());
+        assert!(refuse_hidden(&hiding(100, 200), &When::Lsn(Lsn(5)), &windows).is_ok());
+    }
+
+    #[test]
+    fn a_store_without_points_is_no_damage_and_one_whose_only_point_was_taken_away_is() {
+        assert_eq!(nothing_there("tenant acme", &Stored::default()).kind, Kind::Usage);
+        let taken = Stored { lost_points: vec!["tenant/acme/points/x".into()], ..Stored::default() };
+        let failure = nothing_there("tenant acme", &taken);
+        assert_eq!((failure.kind, &*failure.object), (Kind::Integrity, "tenant/acme/points/x"));
+    }
+}

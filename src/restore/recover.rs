@@ -79,7 +79,7 @@ pub async fn recover(
     watch.stage("recovery", None);
     let owner = Owner::of(&config.user)?;
     let socket_folder = assembled.dir.join("sockets");
-    let plan = plan(&assembled, &socket_folder)?;
+    let plan = plan(&assembled)?;
     let pgdata = assembled.pgdata();
     server::write_configuration(&pgdata, &plan)?;
     hand_over(&assembled.dir, owner)?;
@@ -110,7 +110,10 @@ pub async fn recover(
     let door = Door::open(Arc::clone(&sandbox), socket_in(&socket_folder))?;
     let server = door.server(&assembled.superuser);
     let recovered = Recovered { sandbox, assembled, binaries, server, door, process };
-    let waited = server::wait_until_recovered(&recovered.server, PATIENCE, || alive.load(Ordering::Relaxed)).await;
+    let waited = server::wait_until_recovered(&recovered.server, recovered.assembled.major, PATIENCE, || {
+        alive.load(Ordering::Relaxed)
+    })
+    .await;
     recovered.judge(waited)?;
     Ok(recovered)
 }
@@ -123,7 +126,7 @@ fn kind_of(kind: SandboxKind) -> crate::sandbox::Kind {
     }
 }
 
-fn plan(assembled: &Assembled, socket_folder: &Path) -> Result<RecoveryPlan, Failure> {
+fn plan(assembled: &Assembled) -> Result<RecoveryPlan, Failure> {
     let path = assembled.pgdata().join("global/pg_control");
     let content = std::fs::read(&path).map_err(|error| {
         Failure::new(Kind::Integrity, path.display().to_string(), error.to_string(), "restore from another point")
@@ -134,7 +137,9 @@ fn plan(assembled: &Assembled, socket_folder: &Path) -> Result<RecoveryPlan, Fai
         at_target: AtTarget::Promote,
         timeline: Some(assembled.timeline),
         restore_command: restore_command(&assembled.dir.join("wal"))?,
-        socket_folder: socket_folder.to_owned(),
+        // Seen from the data directory, where the server goes at once: a socket's path may have 107 bytes (unix(7)), and the
+        // folder that a restore goes to has any length.
+        socket_folder: PathBuf::from("../sockets"),
         port: PORT,
         access: LocalAccess::Trust,
         autovacuum: false,

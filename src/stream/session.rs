@@ -86,12 +86,7 @@ impl Session {
 
     async fn prepare(&self) -> Result<(Streaming, resume::Position), Failure> {
         let mut connection = sql::connect(&self.server, &self.server.database).await?;
-        let facts = ServerFacts::read(&mut connection, &self.cluster.slot).await?;
-        for finding in
-            preflight::judge(&facts, &self.server.place(), &self.cluster.slot, self.cluster.allow_unbounded_slot)?
-        {
-            self.watch.finding(finding);
-        }
+        let facts = self.preflight(&mut connection).await?;
         let mut replication = Replication::connect(&self.server).await?;
         let identity = replication.identify().await?;
         let history = history_of(&mut replication, identity.timeline).await?;
@@ -145,6 +140,15 @@ impl Session {
             watch: Arc::clone(&self.watch),
         };
         Ok((streaming, position))
+    }
+
+    async fn preflight(&self, connection: &mut sqlx::PgConnection) -> Result<ServerFacts, Failure> {
+        let facts = ServerFacts::read(connection, &self.cluster.slot).await?;
+        let unbounded = self.cluster.allow_unbounded_slot;
+        for finding in preflight::judge(&facts, &self.server.place(), &self.cluster.slot, unbounded)? {
+            self.watch.finding(finding);
+        }
+        Ok(facts)
     }
 
     /// Which of the cluster's databases are whose.
@@ -211,6 +215,8 @@ fn unsigned(duration: SignedDuration) -> Duration {
 /// # Errors
 /// Of `work`, or of the stream when that is what made `work` fail.
 pub async fn beside<T>(session: Session, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    // Before the work begins: what it would say of a server that is set up wrongly helps less.
+    session.preflight(&mut sql::connect(&session.server, &session.server.database).await?).await?;
     let stop = CancellationToken::new();
     let session = Session { when_busy: WhenBusy::Wait, ..session };
     let mut streaming = tokio::spawn(session.run(Until::Stopped, stop.clone()));
