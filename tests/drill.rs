@@ -207,7 +207,9 @@ fn what_changed_after_the_last_capture_nobody_can_judge() {
 fn a_damaged_object_is_invalid_and_there_is_evidence_of_it() {
     let protected = protected(Options::default(), "");
     let estate = &protected.estate;
-    let packs = damage::objects(&estate.store, |name| name.contains("/packs/") && name.contains("tenant"));
+    let packs = damage::objects(&estate.store, |name| {
+        name.starts_with("tenant/") && name.contains("/packs/") && name.ends_with(".age")
+    });
     let bytes = |(_, path): &&(String, PathBuf)| path.metadata().map_or(0, |meta| meta.len());
     // The largest holds the database, the smallest the roster, which is read after the server has started.
     let (largest, smallest) = (packs.iter().max_by_key(bytes), packs.iter().min_by_key(bytes));
