@@ -19,6 +19,8 @@ pub struct Tools {
     /// The frame's plain bytes, and what they read back as.
     plain: Vec<u8>,
     back: Vec<u8>,
+    /// Room for the largest frame; what is handed out is only as large as the frame came out.
+    frame: Vec<u8>,
 }
 
 impl Tools {
@@ -26,7 +28,7 @@ impl Tools {
         let mut compressor = zstd::bulk::Compressor::new(level)?;
         compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
         let decompressor = zstd::bulk::Decompressor::new()?;
-        Ok(Self { compressor, decompressor, plain: Vec::new(), back: Vec::new() })
+        Ok(Self { compressor, decompressor, plain: Vec::new(), back: Vec::new(), frame: Vec::new() })
     }
 
     /// The frame of one chunk's tar member.
@@ -47,7 +49,10 @@ impl Tools {
     /// # Errors
     /// `Compress` or `ReadBack`.
     pub fn frame(&mut self, plain: &[u8]) -> Result<Vec<u8>, RepoError> {
-        let frame = self.compressor.compress(plain).map_err(RepoError::Compress)?;
+        self.frame.clear();
+        self.frame.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        self.compressor.compress_to_buffer(plain, &mut self.frame).map_err(RepoError::Compress)?;
+        let frame = self.frame.clone();
         self.back.clear();
         self.back.reserve(plain.len());
         let read = self.decompressor.decompress_to_buffer(&frame, &mut self.back);

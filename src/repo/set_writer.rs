@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
@@ -31,6 +31,8 @@ use super::writer::{NewSet, Shared};
 const QUEUE_BYTES: usize = 16 << 20;
 /// How many items (a small file is three) may wait to be placed: a small piece can be a slice that keeps a large buffer alive.
 const QUEUE_ITEMS: usize = 384;
+/// How many buffers are kept for the next pieces.
+const SPARE_BUFFERS: usize = 16;
 
 /// What is known of a file when it begins.
 #[derive(Debug, Clone, Default)]
@@ -104,6 +106,8 @@ pub struct SetWriter {
     packing: Packing,
     queue: VecDeque<Item>,
     queued_bytes: usize,
+    /// Buffers of pieces that are placed: a backup would otherwise ask for and give back each of them.
+    spare: Vec<BytesMut>,
     in_file: bool,
     /// The file whose pieces are being placed.
     entry: Option<FileEntry>,
@@ -150,6 +154,7 @@ impl SetWriter {
             packing,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            spare: Vec::new(),
             in_file: false,
             entry: None,
             packs: Vec::new(),
@@ -168,6 +173,13 @@ impl SetWriter {
         self.in_file = true;
         self.queue.push_back(Item::Start(meta));
         self.settle(QUEUE_BYTES)
+    }
+
+    /// A buffer of `bytes` bytes for [`SetWriter::piece`], with anything in it: the caller fills it wholly.
+    pub fn buffer(&mut self, bytes: usize) -> BytesMut {
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.resize(bytes, 0);
+        buffer
     }
 
     /// The next piece of the file, at most [`MAX_CHUNK_BYTES`]. Blocks while too much is under way.
@@ -231,6 +243,7 @@ impl SetWriter {
         self.settle(0)?;
         let closed = self.packing.close(&self.known.shared.pool)?;
         self.send(closed)?;
+        self.spare = Vec::new();
         self.body.as_mut().map_or(Ok(()), BodyWriter::rest)
     }
 
@@ -293,6 +306,16 @@ impl SetWriter {
 
     fn place_piece(&mut self, studied: Studied) -> Result<Piece, RepoError> {
         let Studied { content, id, fate } = studied;
+        let piece = self.place_content(&content, id, fate);
+        if self.spare.len() < SPARE_BUFFERS
+            && let Ok(buffer) = content.try_into_mut()
+        {
+            self.spare.push(buffer);
+        }
+        piece
+    }
+
+    fn place_content(&mut self, content: &Bytes, id: ChunkId, fate: Fate) -> Result<Piece, RepoError> {
         let bytes = content.len() as u64;
         let count = &mut self.counts;
         let pack = match fate {
@@ -308,7 +331,7 @@ impl SetWriter {
                 // Whoever claimed it may come later in the queue: the first to arrive here places it.
                 UNPLACED => {
                     count.new_bytes += bytes;
-                    let pack = self.place_new(id, &content, fate)?;
+                    let pack = self.place_new(id, content, fate)?;
                     self.known.placed(id, pack);
                     pack
                 }

@@ -5,7 +5,6 @@ use std::io::Read;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -156,7 +155,7 @@ impl Sorter {
         let mut left = member.bytes;
         while left > 0 {
             let length = usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-            let mut piece = BytesMut::zeroed(length);
+            let mut piece = set.buffer(length);
             body.read_exact(&mut piece).map_err(|error| archive_broke(&error))?;
             if let Some(check) = &mut check {
                 check.update(&piece);
