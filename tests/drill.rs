@@ -149,6 +149,8 @@ fn a_real_odoo_lets_the_canary_in_and_a_canary_that_it_refuses_is_locked_out() {
     let outcome = estate.run(&["drill", "initech"]).expect(4);
     assert_eq!(outcome.json["verdict"], "LOCKED_OUT");
     assert_eq!(probe(&outcome.json, "odoo.sign_in")["outcome"], "failed");
+    assert_eq!(probe(&outcome.json, "odoo.wrong_password")["outcome"], "not_asked");
+    assert_eq!(outcome.json["grid"]["platform_admin"]["odoo"]["state"], "locked_out");
     recorded(estate, &outcome);
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::identity::Domain;
-use super::probe::{Grade, Layer};
+use super::probe::{Grade, Layer, Probe};
 use super::verdict::Verdict;
 
 /// How a cell stands; worst first.
@@ -47,6 +47,12 @@ impl State {
             Verdict::Survives => Self::Kept,
         }
     }
+}
+
+/// The state that probes about somebody leave: what the verdict says of them, so that grid and verdict never disagree.
+#[must_use]
+pub fn state_of(probes: &[Probe]) -> State {
+    probes.iter().filter_map(|probe| probe.gate).map(State::of).min().unwrap_or(State::Kept)
 }
 
 /// One domain in one layer.
@@ -167,6 +173,26 @@ mod tests {
         grid.count(Domain::Workforce, Layer::Odoo, 5, 5, Grade::AMaterial);
         let cell = grid.cell(Domain::Workforce, Layer::Odoo);
         assert_eq!((cell.state, cell.expected, cell.found), (State::LockedOut, 7, 6));
+    }
+
+    #[test]
+    fn a_cell_never_looks_better_than_what_its_probes_force() {
+        use crate::drill::probe::{Kind, Probes, Seen};
+        let quiet = crate::watch::Quiet::default();
+        let mut probes = Probes::new(&quiet);
+        let kind = Kind { id: "odoo.sign_in", layer: Layer::Odoo, grade: Grade::AReal };
+        assert_eq!(state_of(&probes.made), State::Kept);
+        let seen = [
+            (Seen::passed("in"), State::Kept),
+            (Seen::not_asked("no"), State::Kept),
+            (Seen::missing("no second factor"), State::Unclear),
+            (Seen::failed(Verdict::LockedOut, "refused"), State::LockedOut),
+            (Seen::failed(Verdict::Exposed, "wrong password"), State::Exposed),
+        ];
+        for (seen, state) in seen {
+            probes.add(kind, seen, 0.0);
+            assert_eq!(state_of(&probes.made), state);
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! The comparison of identities comes before Odoo starts, which changes rows; the long check of every page comes last, so that the
 //! time to the first sign-in is what it would be in earnest. Odoo is not started in a sandbox that was found open.
 
+mod sign_ins;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
@@ -15,20 +17,19 @@ use jiff::Timestamp;
 
 use super::ear::Ear;
 use super::expected;
-use super::grid::{Grid, State};
+use super::grid::{self, Grid, State};
 use super::identity::{self, Domain};
-use super::odoo::{self, Odoo, Values};
 use super::place::Place;
 use super::probe::{Grade, Layer, Outcome, Probes, Seen};
 use super::probes::access::{self, Compared};
 use super::probes::{attachments, captured, egress, indexes, others, owner, pages, prepared, proof, restored};
-use super::probes::{sequences, sign_in, unlogged, webhook};
+use super::probes::{sequences, unlogged};
 use super::pseudonym::Pseudonyms;
 use super::{Clocks, DrillReport, Options, WorstCell, newest_point, verdict};
 use crate::access::compare::{self, Difference};
 use crate::access::reader::Keyed;
 use crate::access::roster::Roster;
-use crate::config::{OdooCommand, SignIn, Tenant};
+use crate::config::Tenant;
 use crate::failure::Failure;
 use crate::postgres::sql;
 use crate::restore::choose::Subject;
@@ -195,12 +196,13 @@ impl<'a> Rehearsal<'a> {
     /// The role that owns the database; empty where there is none.
     async fn about_the_owner(&mut self, brought: &Brought, database: &RecoveredDatabase) -> String {
         let mut role = String::new();
-        let outcome = self.probes.make(owner::KIND, async {
+        let asked = self.probes.make(owner::KIND, async {
             let (owner, seen) = owner::ask(&mut brought.recovered.connect(&database.name).await?).await?;
             role = owner.role;
             Ok(seen)
         });
-        let state = if outcome.await == Outcome::Passed { State::Kept } else { State::LockedOut };
+        asked.await;
+        let state = self.probes.made.last().map_or(State::Unclear, |probe| grid::state_of(std::slice::from_ref(probe)));
         for domain in Domain::ALL {
             let one = usize::from(domain == Domain::Service);
             self.grid.count(domain, Layer::Postgres, one, one, Grade::E1);
@@ -268,127 +270,6 @@ impl<'a> Rehearsal<'a> {
                     let there: BTreeSet<Domain> = domains.values().copied().collect();
                     there.into_iter().for_each(|domain| self.grid.differs(domain, Layer::Odoo, weight));
                 }
-            }
-        }
-    }
-
-    /// A real Odoo, where one is configured. `ear` is none where the sandbox was found open.
-    async fn about_odoo(
-        &mut self,
-        brought: &Brought,
-        place: &Place,
-        database: &RecoveredDatabase,
-        role: &str,
-        roster: Option<&Roster>,
-        ear: Option<&Ear>,
-    ) {
-        let all = [sign_in::START, sign_in::FORM, sign_in::RPC, sign_in::WRONG, sign_in::ATTACHMENT, webhook::KIND];
-        let Some(command) = &self.restore.config.drill.odoo else {
-            let why = "no Odoo is configured ([drill.odoo]): this drill does not speak for it";
-            self.probes.add_all(&all, &Seen::not_asked(why));
-            return;
-        };
-        let (Some(canary), Some(ear)) = (self.tenant.signin.first(), ear) else {
-            let no_canary = format!("no canary is configured ([[tenants.{}.signin]])", self.tenant.id);
-            let why = if ear.is_none() { "Odoo was not started: the sandbox was found open" } else { &no_canary };
-            self.probes.add_all(&all, &Seen::missing(why));
-            return;
-        };
-        let begun = Instant::now();
-        match Box::pin(self.start_odoo(brought, place, database, role, command, canary, ear)).await {
-            Ok((odoo, action)) => {
-                let seen = Seen::passed("a real Odoo started over the restored database");
-                self.probes.add(sign_in::START, seen, begun.elapsed().as_secs_f64());
-                for (number, canary) in self.tenant.signin.iter().enumerate() {
-                    let action = action.filter(|_| number == 0);
-                    Box::pin(self.sign_in(brought, database, &odoo, canary, roster, (action, ear))).await;
-                }
-                odoo.stop().await;
-            }
-            Err(failure) => {
-                let seen = Seen::failed(verdict::Verdict::Inconclusive, format!("Odoo did not start: {failure}"));
-                self.probes.add(sign_in::START, seen, begun.elapsed().as_secs_f64());
-                self.probes.add_all(&all[1..], &Seen::missing("Odoo did not start"));
-            }
-        }
-    }
-
-    /// Starts Odoo; with it the id of the server action that was planted for the canary.
-    #[allow(clippy::too_many_arguments)]
-    async fn start_odoo<'s>(
-        &self,
-        brought: &'s Brought,
-        place: &Place,
-        database: &RecoveredDatabase,
-        role: &str,
-        command: &OdooCommand,
-        canary: &SignIn,
-        ear: &Ear,
-    ) -> Result<(Odoo<'s>, Option<i64>), Failure> {
-        self.restore.watch.stage(&format!("Odoo over {}", database.name), None);
-        let recovered = &brought.recovered;
-        let mut connection = recovered.connect(&database.name).await?;
-        odoo::quiet(&mut connection).await?;
-        let action = webhook::plant(&mut connection, &canary.login, ear).await?;
-        let data_dir = place.sandbox().join("data");
-        odoo::data_folder(&recovered.sandbox, &place.files(), &data_dir, &database.name).await?;
-        let values = Values {
-            database: database.name.clone(),
-            role: role.to_owned(),
-            data_dir,
-            socket_dir: recovered.inside().host,
-            port: command.port,
-        };
-        Ok((Odoo::start(recovered, command, &values).await?, action))
-    }
-
-    async fn sign_in(
-        &mut self,
-        brought: &Brought,
-        database: &RecoveredDatabase,
-        odoo: &Odoo<'_>,
-        canary: &SignIn,
-        roster: Option<&Roster>,
-        (action, ear): (Option<i64>, &Ear),
-    ) {
-        let Ok(password) = canary.password.read() else {
-            self.probes.add(sign_in::FORM, Seen::missing("the canary's password cannot be read any more"), 0.0);
-            return;
-        };
-        let canary = sign_in::Canary { database: &database.name, login: &canary.login, password };
-        let begun = Instant::now();
-        let form = sign_in::fill_form(odoo.http, &canary).await;
-        let outcome = self.probes.add(sign_in::FORM, sign_in::judge_form(&form), begun.elapsed().as_secs_f64());
-        if outcome == Outcome::Passed {
-            let seconds = self.seconds();
-            self.clocks.first_sign_in.get_or_insert(seconds);
-        }
-        let rpc = async { Ok(sign_in::by_rpc(odoo.http, &canary, &form).await) };
-        let by_rpc = self.probes.make(sign_in::RPC, rpc).await;
-        let wrong = async { Ok(sign_in::with_wrong_password(odoo.http, &canary).await) };
-        self.probes.make(sign_in::WRONG, wrong).await;
-        let person = roster.and_then(|roster| roster.people.iter().find(|person| person.login == canary.login));
-        if let Some(domain) = person.and_then(identity::domain) {
-            let state = match (outcome, by_rpc) {
-                (Outcome::Passed, _) | (_, Outcome::Passed) => State::Kept,
-                (Outcome::Failed, _) | (_, Outcome::Failed) => State::LockedOut,
-                _ => State::Unclear,
-            };
-            self.grid.seen(domain, Layer::Odoo, state, Grade::AReal);
-        }
-        match form {
-            Ok(sign_in::Form::In(uid)) => {
-                let attachment = async {
-                    let mut connection = brought.recovered.connect(&database.name).await?;
-                    sign_in::attachment(odoo.http, &canary, uid, &mut connection).await
-                };
-                self.probes.make(sign_in::ATTACHMENT, attachment).await;
-                let hook = async { Ok(webhook::ask(odoo, &canary, uid, action, ear).await) };
-                self.probes.make(webhook::KIND, hook).await;
-            }
-            _ => {
-                let unseen = Seen::not_asked("the canary is not signed in");
-                self.probes.add_all(&[sign_in::ATTACHMENT, webhook::KIND], &unseen);
             }
         }
     }
