@@ -50,7 +50,7 @@ impl Verdict {
             Self::LockedOut => "The tenant comes back, and somebody who must get in cannot.",
             Self::Inconclusive => "The tenant may come back. Something that matters was not asked, or gave no answer.",
             Self::Degraded => "The tenant comes back, with something less than it had.",
-            Self::Survives => "The tenant comes back, with exactly the right people able to get in.",
+            Self::Survives => "The tenant comes back; in the layers named, nobody was lost and nobody gained.",
         }
     }
 
