@@ -24,6 +24,7 @@ use crate::postgres::connect::Server;
 use crate::postgres::replication::Replication;
 use crate::postgres::sql;
 use crate::postgres::wal::version::Version;
+use crate::postgres::wire::{Fault, WireError};
 use crate::repo::envelope::{EnvelopeKind, Verified};
 use crate::repo::reader::Reader;
 use crate::repo::writer::Writer;
@@ -106,7 +107,11 @@ impl Session {
             slot::remove(&mut connection, &self.cluster.slot).await?;
         }
         if lost || facts.slot.is_none() {
-            replication.create_slot(&self.cluster.slot).await?;
+            match replication.create_slot(&self.cluster.slot).await {
+                // Another one made it at the same moment (SQLSTATE 42710, duplicate_object): it serves as well.
+                Err(WireError { fault: Fault::Server { sqlstate, .. }, .. }) if sqlstate == "42710" => {}
+                made => made?,
+            }
         }
         drop(replication);
         let slot = sql::slot_facts(&mut connection, &self.cluster.slot).await?;
