@@ -197,7 +197,8 @@ fn what_changed_after_the_last_capture_nobody_can_judge() {
     let (estate, cluster) = (&protected.estate, &protected.cluster);
     cluster.psql("initech", "UPDATE res_users SET active = true WHERE login LIKE 'milton@%'");
     cluster.psql("initech", "CREATE UNLOGGED TABLE x AS SELECT 1; ALTER TABLE x OWNER TO odoo_initech");
-    let mark = cluster.psql("initech", "SELECT pg_logical_emit_message(false, 'test', 'now')");
+    // Transactional: its commit makes it durable, so that a stream that catches up has it.
+    let mark = cluster.psql("initech", "SELECT pg_logical_emit_message(true, 'test', 'now')");
     estate.run(&["stream", "--once"]).expect(0);
     let outcome = estate.run(&["drill", "initech", "--at", &mark]).expect(4);
     assert_eq!(outcome.json["verdict"], "INCONCLUSIVE");

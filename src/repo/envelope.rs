@@ -356,8 +356,10 @@ mod tests {
             let at = at.index(bytes.len());
             let was = std::mem::replace(&mut bytes[at], to);
             if let Ok(parsed) = Envelope::parse(&bytes, &good.name) {
-                // Blanks between fields are the only bytes that say nothing.
-                prop_assert!(parsed != good || was == to || was.is_ascii_whitespace());
+                // Some bytes say nothing: blanks between fields, and the case of a time's T and Z and of hex digits. The
+                // signature is over the bytes, so none of these passes for the same.
+                let same_word = was.eq_ignore_ascii_case(&to) || (was == b'T' && to == b' ');
+                prop_assert!(parsed != good || same_word || was.is_ascii_whitespace());
             }
         }
     }
