@@ -134,7 +134,7 @@ impl From<ServerError> for Failure {
 }
 
 /// Files of a data directory that decide how a server runs. None of them may be there when ours are written.
-const DECISIVE: [&str; 7] = [
+pub const DECISIVE: [&str; 7] = [
     "postgresql.conf",
     "postgresql.auto.conf",
     "pg_hba.conf",

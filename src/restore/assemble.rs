@@ -17,6 +17,7 @@ use crate::backup::base::{self, BaseFacts};
 use crate::failure::{Failure, Kind};
 use crate::ids::{Lsn, Scope};
 use crate::point::{PointBody, SetReference, SetRole};
+use crate::postgres::server::DECISIVE;
 use crate::postgres::wal::commits::{CommitScan, EventKind};
 use crate::postgres::wal::cursor::Records;
 use crate::postgres::wal::segments::SegmentWriter;
@@ -26,17 +27,6 @@ use crate::repo::extract::Plan;
 use crate::repo::reader::{Reader, What};
 use crate::repo::set::{FileEntry, SetBody};
 use crate::watch::{Watch, warn};
-
-/// Captured files that decide how a server runs. They are kept beside, to be read by people.
-const CAPTURED: [&str; 7] = [
-    "postgresql.conf",
-    "postgresql.auto.conf",
-    "pg_hba.conf",
-    "pg_ident.conf",
-    "standby.signal",
-    "recovery.signal",
-    "tablespace_map",
-];
 
 /// The sets of a restore, opened.
 pub struct Opened {
@@ -130,7 +120,8 @@ fn placed(entry: &FileEntry) -> Option<PathBuf> {
     // Tablespaces become plain folders below pg_tblspc (in place, as allow_in_place_tablespaces makes them): the links
     // point at the source's own disks.
     let is_link = entry.target.is_some();
-    if CAPTURED.contains(&entry.path.as_str()) {
+    // Kept beside, to be read by people: what decides how a server runs, and where the source's tablespaces were.
+    if DECISIVE.contains(&entry.path.as_str()) || entry.path == "tablespace_map" {
         return Some(Path::new("captured").join(&entry.path));
     }
     (!is_link).then(|| Path::new("pgdata").join(&entry.path))

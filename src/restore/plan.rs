@@ -29,12 +29,12 @@ pub struct Plan {
     pub fetch_bytes: u64,
     /// Disk for the data directory and its WAL; the filestore comes on top.
     pub disk_bytes: u64,
-    /// At the rates of this machine's last measurement; a plan's guess, not a promise.
+    /// By round rates; a plan's guess, not a promise.
     pub guessed_seconds: u64,
 }
 
 /// Bytes of WAL that replay goes through in a second, and bytes of files that are fetched and laid: low, so that the guess errs
-/// on the slow side (measured on two cores: 150 to 400 MB/s and 200 to 500 MB/s).
+/// on the slow side. Round numbers, not measurements: `guessed_seconds` says what it is.
 const REPLAY_RATE: u64 = 100 << 20;
 const FETCH_RATE: u64 = 100 << 20;
 /// Starting the sandbox, recovery, tidying and stopping, whatever the size.
