@@ -10,7 +10,7 @@ use super::outcome::Report;
 use super::table::{Cell, Table};
 use crate::backup::{Backup, Made};
 use crate::config::size::shown;
-use crate::config::{Tenant, when};
+use crate::config::{Role, Tenant, when};
 use crate::failure::Failure;
 use crate::stream::session::{self, Session, WhenBusy};
 
@@ -40,8 +40,8 @@ pub struct Args {
 /// The first cluster's that fails; those before it are done.
 pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     let config = context.config()?;
-    let writer = open::writer(context, &config)?;
-    let reader = Arc::new(open::keyless_reader(context, &config)?);
+    let writer = open::writer(context, &config).await?;
+    let reader = Arc::new(open::keyless_reader(context, &config, Role::Writer).await?);
     config.retention.class(&args.class)?;
     let named: Vec<&Tenant> = args.tenants.iter().map(|id| config.tenant(id)).collect::<Result<_, _>>()?;
     let mut made = Vec::new();

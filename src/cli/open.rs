@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::context::Context;
-use crate::config::{self, Cluster, Config, StoreConfig};
+use crate::config::{self, Cluster, Config, Role, StoreConfig};
 use crate::failure::{Failure, Kind};
 use crate::postgres::connect::{Server, SslMode};
 use crate::repo::identities::Identities;
@@ -20,16 +20,26 @@ use crate::store::local::LocalStore;
 /// Names a file that gets one JSON line for every call on the store: what was read is checked from there, not from our word.
 const STORE_LOG: &str = "LIFEBOAT_STORE_LOG";
 
-/// The estate's store.
+/// The estate's store, reached as `role`.
 ///
 /// # Errors
 /// When it is out of reach.
-pub fn store(context: &Context, config: &Config) -> Result<Arc<dyn Store>, Failure> {
-    let StoreConfig::Local { path } = &config.store;
-    let store: Arc<dyn Store> = Arc::new(LocalStore::open(path, context.clock.clone())?);
+pub async fn store(context: &Context, config: &Config, role: Role) -> Result<Arc<dyn Store>, Failure> {
+    let store = any(context, &config.store, role).await?;
     match std::env::var_os(STORE_LOG).filter(|value| !value.is_empty()) {
         Some(log) => Ok(Arc::new(Counting::new(store).with_log(Path::new(&log))?)),
         None => Ok(store),
+    }
+}
+
+/// Any place to keep things that a configuration names, reached as `role`.
+///
+/// # Errors
+/// When it is out of reach.
+pub async fn any(context: &Context, config: &StoreConfig, role: Role) -> Result<Arc<dyn Store>, Failure> {
+    match config {
+        StoreConfig::Local { path } => Ok(Arc::new(LocalStore::open(path, context.clock.clone())?)),
+        StoreConfig::S3(config) => Err(Failure::new(Kind::Failed, config.bucket.clone(), role.name(), "helper A")),
     }
 }
 
@@ -37,28 +47,33 @@ pub fn store(context: &Context, config: &Config) -> Result<Arc<dyn Store>, Failu
 ///
 /// # Errors
 /// When the store or the signers file cannot be read.
-pub fn reader(context: &Context, config: &Config) -> Result<Reader, Failure> {
-    reader_with(context, config, config.keys.identities.as_deref())
+pub async fn reader(context: &Context, config: &Config) -> Result<Reader, Failure> {
+    reader_with(context, config, Role::Reader, config.keys.identities.as_deref()).await
 }
 
-/// A reader without keys: for what runs on a machine that backs up.
+/// A reader without keys: for what runs on a machine that backs up (as `Role::Writer`), or only looks.
 ///
 /// # Errors
 /// As [`reader`].
-pub fn keyless_reader(context: &Context, config: &Config) -> Result<Reader, Failure> {
-    reader_with(context, config, None)
+pub async fn keyless_reader(context: &Context, config: &Config, role: Role) -> Result<Reader, Failure> {
+    reader_with(context, config, role, None).await
 }
 
-fn reader_with(context: &Context, config: &Config, identities: Option<&Path>) -> Result<Reader, Failure> {
+async fn reader_with(
+    context: &Context,
+    config: &Config,
+    role: Role,
+    identities: Option<&Path>,
+) -> Result<Reader, Failure> {
     let signers = Arc::new(Signers::read(&config.keys.signers)?);
-    Ok(Reader::open(store(context, config)?, signers, Arc::new(Identities::open(identities))))
+    Ok(Reader::open(store(context, config, role).await?, signers, Arc::new(Identities::open(identities))))
 }
 
 /// The writer.
 ///
 /// # Errors
 /// When the bundle is not configured or cannot be read, or the store is out of reach.
-pub fn writer(context: &Context, config: &Config) -> Result<Arc<Writer>, Failure> {
+pub async fn writer(context: &Context, config: &Config) -> Result<Arc<Writer>, Failure> {
     let Some(path) = &config.keys.writer else {
         return Err(Failure::new(
             Kind::Usage,
@@ -70,7 +85,8 @@ pub fn writer(context: &Context, config: &Config) -> Result<Arc<Writer>, Failure
     let bundle = Arc::new(WriterBundle::read(path)?);
     let options =
         WriterOptions { slack: config.retention.slack, rebase: config.retention.rebase, ..WriterOptions::default() };
-    Ok(Arc::new(Writer::open(store(context, config)?, bundle, context.clock.clone(), options)?))
+    let store = store(context, config, Role::Writer).await?;
+    Ok(Arc::new(Writer::open(store, bundle, context.clock.clone(), options)?))
 }
 
 /// How a cluster is reached for backup and stream.

@@ -9,7 +9,7 @@ use super::open;
 use super::outcome::Report;
 use super::table::{Cell, Table};
 use crate::config::size::shown;
-use crate::config::{Config, When, when};
+use crate::config::{Config, Role, When, when};
 use crate::failure::{self, Failure, Kind};
 use crate::ids::Scope;
 use crate::point::stored::Stored;
@@ -52,7 +52,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
 }
 
 async fn list(context: &Context, config: &Config, tenant: Option<&str>) -> Result<Report, Failure> {
-    let reader = open::keyless_reader(context, config)?;
+    let reader = open::keyless_reader(context, config, Role::Reader).await?;
     let ids: Vec<String> = match tenant {
         Some(id) => vec![config.tenant(id)?.id.clone()],
         None => config.tenants.keys().cloned().collect(),
@@ -143,7 +143,7 @@ async fn show_around(context: &Context, config: &Config, tenant: &str, around: &
     let tenant = config.tenant(tenant)?;
     let restore = Restore {
         config,
-        reader: open::reader(context, config)?,
+        reader: open::reader(context, config).await?,
         clock: context.clock.clone(),
         watch: Arc::clone(&context.watch),
     };

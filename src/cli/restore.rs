@@ -82,7 +82,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     };
     let restore = Restore {
         config: &config,
-        reader: open::reader(context, &config)?,
+        reader: open::reader(context, &config).await?,
         clock: context.clock.clone(),
         watch: Arc::clone(&context.watch),
     };

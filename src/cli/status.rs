@@ -8,6 +8,7 @@ use super::context::Context;
 use super::open;
 use super::outcome::Report;
 use super::table::Table;
+use crate::config::Role;
 use crate::failure::Failure;
 
 use standing::Standing;
@@ -27,7 +28,7 @@ pub struct Args {}
 /// Of the store. A missed objective is a warning: exit code 3.
 pub async fn run(_args: Args, context: &Context) -> Result<Report, Failure> {
     let config = context.config()?;
-    let reader = open::keyless_reader(context, &config)?;
+    let reader = open::keyless_reader(context, &config, Role::Reader).await?;
     let now = reader.store.now().await?;
     let mut report = Report::default();
     let mut tenants = serde_json::Map::new();

@@ -22,6 +22,7 @@ pub mod place;
 pub mod retention;
 pub mod secret;
 pub mod size;
+pub mod store;
 mod table;
 pub mod tenant;
 #[cfg(test)]
@@ -30,9 +31,10 @@ pub mod when;
 
 pub use cluster::{Cluster, SslMode};
 pub use error::{ConfigError, ConfigErrors, Problem};
-pub use place::{Drill, Keys, OdooCommand, SandboxConfig, SandboxKind, StoreConfig};
+pub use place::{Drill, Keys, OdooCommand, SandboxConfig, SandboxKind};
 pub use retention::Retention;
 pub use secret::Secret;
+pub use store::{Role, S3Config, StoreConfig};
 pub use tenant::{SignIn, Tenant};
 pub use when::When;
 
@@ -174,7 +176,7 @@ fn read(path: &Path, root: Table<'_>) -> Config {
     let config = Config {
         path: path.to_owned(),
         estate: estate(root.table("estate")),
-        store: place::store(root.table("store")),
+        store: store::store(root.table("store")),
         keys: place::keys(root.table("keys")),
         clusters: clusters.into_iter().map(|(name, item)| (name.clone(), cluster::cluster(&name, &item))).collect(),
         tenants: (root.named("tenants").into_iter())

@@ -1,16 +1,9 @@
-//! Where things are kept and run: `[store]`, `[keys]`, `[sandbox]`, `[drill]`.
+//! Where things are kept and run: `[keys]`, `[sandbox]`, `[drill]`.
 
 use std::path::{Path, PathBuf};
 
 use super::item::Item;
 use super::table::Table;
-
-/// Where backups go. One kind so far; what reads it must match on all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreConfig {
-    /// A folder of this machine.
-    Local { path: PathBuf },
-}
 
 /// Files of keys. The machine that backs up has `writer` only; the one that restores has `identities` as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,13 +52,6 @@ pub struct OdooCommand {
     pub port: u16,
     /// How long it may take until it answers.
     pub start_seconds: u32,
-}
-
-pub(super) fn store(table: Table<'_>) -> StoreConfig {
-    table.need("kind", |item| item.one_of(&[("local", ())]));
-    let path = table.need("path", Item::path).unwrap_or_default();
-    table.finish();
-    StoreConfig::Local { path }
 }
 
 pub(super) fn keys(table: Table<'_>) -> Keys {
