@@ -161,8 +161,14 @@ fn a_marker_is_found_in_part_in_hex_and_inside_a_zstd_file() {
     let cluster = Cluster::start(Options::default());
     let mut markers = Markers::default();
     markers.plant(&cluster.server, "initech");
-    let row = markers.planted.iter().find(|marker| marker.place == "a row").unwrap().bytes.clone();
-    assert!(!markers.search_bytes("part", &row[5..20]).is_empty());
+    let planted = |place| markers.planted.iter().find(|marker| marker.place == place).unwrap().bytes.clone();
+    let (row, toast) = (planted("a row"), planted("EXTERNAL TOAST"));
+    assert!(!markers.search_bytes("part", &row[5..21]).is_empty());
+    assert!(!markers.search_bytes("part", &toast[5..20]).is_empty());
+    assert!(!markers.search_bytes("hex", hex::encode(&toast[5..21]).as_bytes()).is_empty());
+    // What a body is full of, and what eight digits of a marker's hex were once found in.
+    let hashes = hex::encode(support::random(4 << 20));
+    assert!(markers.search_bytes("hashes", hashes.as_bytes()).is_empty());
     assert!(!markers.search_bytes("hex", hex::encode(&row).as_bytes()).is_empty());
     let folder = support::scratch();
     std::fs::write(folder.path().join("x.zst"), zstd::encode_all(&row[..], 1).unwrap()).unwrap();

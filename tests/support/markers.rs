@@ -1,8 +1,10 @@
 //! Random bytes planted in one tenant, and the search for them wherever they must not be.
 //!
-//! Every marker is random, so nothing finds it by chance and no compressor hides it. The search finds fragments too:
-//! any 15 bytes of a marker hold one of its aligned 8-byte windows. Files are searched as they are, and again
-//! decompressed where they are zstd frames. What is sealed cannot be searched: search what was opened.
+//! Every marker is random, so no compressor hides it. The search finds fragments too: any 15 bytes of a binary marker
+//! hold one of its aligned 8-byte windows; of a text any 16 letters are found, of anything's hex any 31. All are
+//! 64 random bits and more: eight hex digits, which are 32, were found by chance among the hashes of a body.
+//! Files are searched as they are, and again decompressed where they are zstd frames. What is sealed cannot be
+//! searched: search what was opened.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -16,6 +18,8 @@ pub struct Marker {
     /// Where it was planted.
     pub place: &'static str,
     pub bytes: Vec<u8>,
+    /// Any byte may occur in it; otherwise only letters and digits do.
+    binary: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -34,18 +38,20 @@ pub struct Found {
 }
 
 const WINDOW: usize = 8;
+const TEXT_WINDOW: usize = 16;
+const SIEVE: usize = 1 << 24;
 
 impl Markers {
     fn text(&mut self, place: &'static str, letters: usize) -> String {
         let text = random_text(letters);
-        self.planted.push(Marker { place, bytes: text.clone().into_bytes() });
+        self.planted.push(Marker { place, bytes: text.clone().into_bytes(), binary: false });
         text
     }
 
     fn binary(&mut self, place: &'static str, bytes: usize) -> String {
         let bytes = random(bytes);
         let hex = hex::encode(&bytes);
-        self.planted.push(Marker { place, bytes });
+        self.planted.push(Marker { place, bytes, binary: true });
         hex
     }
 
@@ -88,7 +94,7 @@ impl Markers {
         server.psql(database, &sql);
         // The index holds what no row does: the sum of the row's text.
         let indexed = server.psql(database, &format!("SELECT md5('{row}')"));
-        self.planted.push(Marker { place: "an index", bytes: indexed.into_bytes() });
+        self.planted.push(Marker { place: "an index", bytes: indexed.into_bytes(), binary: false });
         server.psql(database, "CHECKPOINT");
     }
 
@@ -127,16 +133,20 @@ impl Markers {
         found
     }
 
-    /// Each aligned window of each marker, raw and in hex, to the marker it is of.
+    /// Each aligned window of each marker, to the marker it is of.
     fn index(&self) -> Index {
         assert!(!self.planted.is_empty(), "nothing was planted");
-        let mut index = Index { windows: HashMap::new(), sieve: vec![false; 1 << 16] };
+        let mut index = Index { binary: HashMap::new(), text: HashMap::new(), sieve: vec![false; SIEVE] };
         for (number, marker) in self.planted.iter().enumerate() {
             let hex = hex::encode(&marker.bytes).into_bytes();
-            for window in marker.bytes.chunks_exact(WINDOW).chain(hex.chunks_exact(WINDOW)) {
-                let window = u64::from_le_bytes(window.try_into().expect("a window's length"));
-                index.sieve[usize::from(window as u16)] = true;
-                index.windows.insert(window, number);
+            let text: &[u8] = if marker.binary { &[] } else { &marker.bytes };
+            for window in hex.chunks_exact(TEXT_WINDOW).chain(text.windows(TEXT_WINDOW)) {
+                index.sieve[first_four(window)] = true;
+                index.text.insert(window.try_into().expect("a window's length"), number);
+            }
+            for window in marker.bytes.chunks_exact(WINDOW).filter(|_| marker.binary) {
+                index.sieve[first_four(window)] = true;
+                index.binary.insert(window.try_into().expect("a window's length"), number);
             }
         }
         index
@@ -144,10 +154,10 @@ impl Markers {
 
     fn scan(&self, index: &Index, file: &Path, bytes: &[u8], found: &mut Vec<Found>) {
         for (offset, window) in bytes.windows(WINDOW).enumerate() {
-            // Two bytes decide nearly always; the map is asked about the rest.
-            if index.sieve[usize::from(window[0]) | usize::from(window[1]) << 8] {
-                let window = u64::from_le_bytes(window.try_into().expect("a window's length"));
-                if let Some(number) = index.windows.get(&window) {
+            // Four bytes decide nearly always; the maps are asked about the rest.
+            if index.sieve[first_four(window)] {
+                let text = bytes.get(offset..offset + TEXT_WINDOW).and_then(|text| index.text.get(text));
+                if let Some(number) = text.or_else(|| index.binary.get(window)) {
                     found.push(Found { place: self.planted[*number].place, file: file.to_owned(), offset });
                 }
             }
@@ -156,6 +166,13 @@ impl Markers {
 }
 
 struct Index {
-    windows: HashMap<u64, usize>,
+    binary: HashMap<[u8; WINDOW], usize>,
+    text: HashMap<[u8; TEXT_WINDOW], usize>,
     sieve: Vec<bool>,
+}
+
+/// Where the sieve says whether any marker's window begins with these bytes.
+fn first_four(window: &[u8]) -> usize {
+    let four = u32::from_le_bytes([window[0], window[1], window[2], window[3]]);
+    (four.wrapping_mul(0x9E37_79B1) >> 8) as usize % SIEVE
 }

@@ -43,10 +43,11 @@ impl Owned {
         Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
     }
 
-    pub fn signal(&self, signal: Signal) {
-        if let Some(pid) = Pid::from_raw(i32::try_from(self.0.id()).expect("a process id")) {
-            // It may have ended by itself; it is our unreaped child, so the id is nobody else's.
-            kill_process(pid, signal).ok();
+    /// To one that has ended already, nothing: once it is waited for, its number is soon another's.
+    pub fn signal(&mut self, signal: Signal) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            // Whether or not it ends meanwhile: not yet waited for, the number stays its own.
+            kill_process(Pid::from_child(&self.0), signal).ok();
         }
     }
 

@@ -20,6 +20,9 @@ pub struct Background(Child);
 
 impl Drop for Background {
     fn drop(&mut self) {
+        if !matches!(self.0.try_wait(), Ok(None)) {
+            return; // its number may be another's by now
+        }
         let id = rustix::process::Pid::from_child(&self.0);
         // It drains and ends; one that does not is not waited for longer than its drain takes.
         let _told = rustix::process::kill_process(id, rustix::process::Signal::TERM);
