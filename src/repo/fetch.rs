@@ -101,6 +101,33 @@ pub async fn signed_names(store: &dyn Store, prefix: &str) -> Result<BTreeMap<St
     Ok(found)
 }
 
+/// A version as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadVersion {
+    pub listed: Listed,
+    pub bytes: Bytes,
+}
+
+/// An envelope that is believed, with what was read of it.
+#[derive(Debug, Clone)]
+pub struct ReadEnvelope {
+    pub verified: Verified,
+    pub envelope: ReadVersion,
+    pub signature: ReadVersion,
+}
+
+impl ReadEnvelope {
+    /// Believes what was read, when the signature is right and was right at the time the store gives.
+    ///
+    /// # Errors
+    /// `Signature`, `Envelope`.
+    pub fn believe(signers: &Signers, envelope: ReadVersion, signature: ReadVersion) -> Result<Self, RepoError> {
+        let listed = &envelope.listed;
+        let verified = verify(signers, &listed.name, &envelope.bytes, &signature.bytes, listed.created)?;
+        Ok(Self { verified, envelope, signature })
+    }
+}
+
 /// The envelope at `name` among its candidates: the oldest version that a believed signature covers.
 ///
 /// # Errors
@@ -111,16 +138,31 @@ pub async fn envelope(
     name: &str,
     candidates: &Candidates,
 ) -> Result<Verified, RepoError> {
+    read_envelope(store, signers, name, candidates).await.map(|read| read.verified)
+}
+
+/// As [`envelope`], with the versions that were read.
+///
+/// # Errors
+/// The same.
+pub async fn read_envelope(
+    store: &dyn Store,
+    signers: &Signers,
+    name: &str,
+    candidates: &Candidates,
+) -> Result<ReadEnvelope, RepoError> {
     let mut signatures = Vec::new();
     for listed in candidates.signatures.iter().take(VERSIONS) {
-        signatures.extend(version(store, listed).await?);
+        let read = version(store, listed).await?;
+        signatures.extend(read.map(|bytes| ReadVersion { listed: listed.clone(), bytes }));
     }
     let mut trouble = RepoError::Unsigned { name: name.to_owned() };
     for listed in candidates.envelopes.iter().take(VERSIONS) {
         let Some(bytes) = version(store, listed).await? else { continue };
         for signature in &signatures {
-            match verify(signers, name, &bytes, signature, listed.created) {
-                Ok(verified) => return Ok(verified),
+            let envelope = ReadVersion { listed: listed.clone(), bytes: bytes.clone() };
+            match ReadEnvelope::believe(signers, envelope, signature.clone()) {
+                Ok(read) => return Ok(read),
                 Err(error) => trouble = error,
             }
         }

@@ -6,6 +6,7 @@
 //! | [`seal`], [`sign`] | age and SSH signatures |
 //! | [`key`], [`identities`], [`ceremony`] | keys that write, keys that read, and making both |
 //! | [`writer`], [`set_writer`], [`stretch`] | putting things in; `study`, `packing` and `pool` are the work behind it |
+//! | [`verify`] | whether all of it is there, is what it was, opens |
 //! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, `root` keeps inside a folder |
 //!
 //! It knows nothing of PostgreSQL: a relation file is a file, a stretch of WAL is bytes with an LSN range.
@@ -31,6 +32,7 @@ pub mod set_writer;
 pub mod sign;
 pub mod stretch;
 mod study;
+pub mod verify;
 pub mod window;
 pub mod writer;
 
