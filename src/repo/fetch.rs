@@ -111,18 +111,47 @@ pub async fn envelope(
     name: &str,
     candidates: &Candidates,
 ) -> Result<Verified, RepoError> {
-    let mut signatures = Vec::new();
-    for listed in candidates.signatures.iter().take(VERSIONS) {
-        signatures.extend(version(store, listed).await?);
-    }
+    signed(store, signers, name, candidates).await.map(|signed| signed.envelope)
+}
+
+/// An envelope with the very versions that were believed, which may lie under junk.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    pub envelope: Verified,
+    pub version: Listed,
+    pub signature: Listed,
+}
+
+/// As [`envelope`], with where it was found. A signature is read when it is needed: usually there is one.
+///
+/// # Errors
+/// As [`envelope`].
+pub async fn signed(
+    store: &dyn Store,
+    signers: &Signers,
+    name: &str,
+    candidates: &Candidates,
+) -> Result<Signed, RepoError> {
     let mut trouble = RepoError::Unsigned { name: name.to_owned() };
+    let mut signatures: Vec<(&Listed, Bytes)> = Vec::new();
+    let mut unread = candidates.signatures.iter().take(VERSIONS);
     for listed in candidates.envelopes.iter().take(VERSIONS) {
         let Some(bytes) = version(store, listed).await? else { continue };
-        for signature in &signatures {
-            match verify(signers, name, &bytes, signature, listed.created) {
-                Ok(verified) => return Ok(verified),
+        let mut at = 0;
+        loop {
+            if at == signatures.len() {
+                let Some(next) = unread.next() else { break };
+                let Some(read) = version(store, next).await? else { continue };
+                signatures.push((next, read));
+            }
+            let Some((signature, read)) = signatures.get(at) else { break };
+            match verify(signers, name, &bytes, read, listed.created) {
+                Ok(envelope) => {
+                    return Ok(Signed { envelope, version: listed.clone(), signature: (*signature).clone() });
+                }
                 Err(error) => trouble = error,
             }
+            at += 1;
         }
     }
     Err(trouble)
