@@ -50,6 +50,24 @@ pub async fn object(store: &dyn Store, wanted: &ObjectRef) -> Result<Bytes, Repo
     }
 }
 
+/// As [`object`], with the version that has the right bytes: of several the oldest.
+///
+/// # Errors
+/// As [`object`].
+pub async fn located(store: &dyn Store, wanted: &ObjectRef) -> Result<(Bytes, Listed), RepoError> {
+    let versions = versions(store, &wanted.name).await?;
+    let any = !versions.is_empty();
+    for listed in versions.into_iter().filter(|listed| listed.bytes == wanted.bytes).take(VERSIONS) {
+        match store.get(&wanted.name, Some(&listed.version), None).await {
+            Ok(bytes) if Digest::of(&bytes) == wanted.sha256 => return Ok((bytes, listed)),
+            Ok(_) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let name = wanted.name.clone();
+    Err(if any { RepoError::Altered { name, wanted: wanted.sha256 } } else { RepoError::Missing { name } })
+}
+
 /// Every version of exactly `name`, oldest first.
 ///
 /// # Errors

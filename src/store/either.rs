@@ -240,12 +240,14 @@ impl Merge<'_> {
             return None;
         }
         let mut at = 0;
-        while let Some(side) = self.sides.get_mut(at) {
+        loop {
+            let last = self.sides.len() == 1;
+            let Some(side) = self.sides.get_mut(at) else { break };
             if side.head.is_none() && !side.ended {
                 match side.listing.next().await {
                     Some(Ok(listed)) => side.head = Some(listed),
                     None => side.ended = true,
-                    Some(Err(error)) if self.sides.len() == 1 => {
+                    Some(Err(error)) if last => {
                         self.failed = true;
                         return Some(Err(error));
                     }
