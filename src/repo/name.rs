@@ -39,7 +39,9 @@ impl Stamp {
         Ok(Self(format!("{}-{}", now.strftime("%Y%m%dT%H%M%SZ"), random_hex()?)))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads what [`Stamp`] prints.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let (time, rand) = text.split_once('-')?;
         let digits = |part: &str, n| part.len() == n && part.bytes().all(|b| b.is_ascii_digit());
         let (day, clock) = time.strip_suffix('Z')?.split_once('T')?;
