@@ -29,6 +29,7 @@ pub mod contract;
 pub mod counting;
 pub mod failing;
 pub mod local;
+pub mod policy;
 
 /// Which version of an object; opaque, given by the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
