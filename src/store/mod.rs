@@ -31,6 +31,7 @@ pub mod either;
 pub mod failing;
 pub mod local;
 pub mod memory;
+pub mod policy;
 
 /// Which version of an object; opaque, given by the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
