@@ -7,7 +7,7 @@
 //! | [`key`], [`identities`], [`ceremony`] | keys that write, keys that read, and making both |
 //! | [`writer`], [`set_writer`], [`stretch`] | putting things in; `study`, `packing` and `pool` are the work behind it |
 //! | [`verify`] | whether all of it is there, is what it was, opens |
-//! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, `root` keeps inside a folder |
+//! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, [`recall`] spares reading twice, `root` keeps inside a folder |
 //!
 //! It knows nothing of PostgreSQL: a relation file is a file, a stretch of WAL is bytes with an LSN range.
 
@@ -25,6 +25,7 @@ pub mod pack;
 mod packing;
 mod pool;
 pub mod reader;
+pub mod recall;
 mod root;
 pub mod seal;
 pub mod set;
