@@ -10,8 +10,10 @@ use clap::{ArgAction, Parser, Subcommand};
 
 pub mod backup;
 pub mod context;
+pub mod copy;
 pub mod demo;
 pub mod drill;
+mod fresh;
 pub mod init;
 pub mod key;
 mod logs;
@@ -60,6 +62,7 @@ pub enum Command {
     Stream(stream::Args),
     Points(points::Args),
     Status(status::Args),
+    Copy(copy::Args),
     Restore(restore::Args),
     Drill(drill::Args),
     Demo(demo::Args),
@@ -77,6 +80,7 @@ impl Command {
             Self::Stream(_) => "stream",
             Self::Points(_) => "points",
             Self::Status(_) => "status",
+            Self::Copy(_) => "copy",
             Self::Restore(_) => "restore",
             Self::Drill(_) => "drill",
             Self::Demo(_) => "demo",

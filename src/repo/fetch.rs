@@ -50,6 +50,24 @@ pub async fn object(store: &dyn Store, wanted: &ObjectRef) -> Result<Bytes, Repo
     }
 }
 
+/// As [`object`], with the version that has the right bytes: of several the oldest.
+///
+/// # Errors
+/// As [`object`].
+pub async fn located(store: &dyn Store, wanted: &ObjectRef) -> Result<(Bytes, Listed), RepoError> {
+    let versions = versions(store, &wanted.name).await?;
+    let any = !versions.is_empty();
+    for listed in versions.into_iter().filter(|listed| listed.bytes == wanted.bytes).take(VERSIONS) {
+        match store.get(&wanted.name, Some(&listed.version), None).await {
+            Ok(bytes) if Digest::of(&bytes) == wanted.sha256 => return Ok((bytes, listed)),
+            Ok(_) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let name = wanted.name.clone();
+    Err(if any { RepoError::Altered { name, wanted: wanted.sha256 } } else { RepoError::Missing { name } })
+}
+
 /// Every version of exactly `name`, oldest first.
 ///
 /// # Errors
@@ -141,30 +159,57 @@ pub async fn envelope(
     read_envelope(store, signers, name, candidates).await.map(|read| read.verified)
 }
 
-/// As [`envelope`], with the versions that were read.
+/// An envelope with the very versions that were believed, which may lie under junk.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    pub envelope: Verified,
+    pub version: Listed,
+    pub signature: Listed,
+}
+
+/// As [`envelope`], with where it was found.
 ///
 /// # Errors
-/// The same.
+/// As [`envelope`].
+pub async fn signed(
+    store: &dyn Store,
+    signers: &Signers,
+    name: &str,
+    candidates: &Candidates,
+) -> Result<Signed, RepoError> {
+    let read = read_envelope(store, signers, name, candidates).await?;
+    Ok(Signed { envelope: read.verified, version: read.envelope.listed, signature: read.signature.listed })
+}
+
+/// As [`envelope`], with what was read of it. A signature is read when it is needed: usually there is one.
+///
+/// # Errors
+/// As [`envelope`].
 pub async fn read_envelope(
     store: &dyn Store,
     signers: &Signers,
     name: &str,
     candidates: &Candidates,
 ) -> Result<ReadEnvelope, RepoError> {
-    let mut signatures = Vec::new();
-    for listed in candidates.signatures.iter().take(VERSIONS) {
-        let read = version(store, listed).await?;
-        signatures.extend(read.map(|bytes| ReadVersion { listed: listed.clone(), bytes }));
-    }
     let mut trouble = RepoError::Unsigned { name: name.to_owned() };
+    let mut signatures: Vec<ReadVersion> = Vec::new();
+    let mut unread = candidates.signatures.iter().take(VERSIONS);
     for listed in candidates.envelopes.iter().take(VERSIONS) {
         let Some(bytes) = version(store, listed).await? else { continue };
-        for signature in &signatures {
-            let envelope = ReadVersion { listed: listed.clone(), bytes: bytes.clone() };
-            match ReadEnvelope::believe(signers, envelope, signature.clone()) {
+        let envelope = ReadVersion { listed: listed.clone(), bytes };
+        let mut at = 0;
+        loop {
+            if at == signatures.len() {
+                let Some(listed) = unread.next() else { break };
+                let Some(bytes) = version(store, listed).await? else { continue };
+                signatures.push(ReadVersion { listed: listed.clone(), bytes });
+            }
+            let Some(signature) = signatures.get(at) else { break };
+            match ReadEnvelope::believe(signers, envelope.clone(), signature.clone()) {
                 Ok(read) => return Ok(read),
                 Err(error) => trouble = error,
             }
+            at += 1;
         }
     }
     Err(trouble)

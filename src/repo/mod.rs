@@ -8,12 +8,14 @@
 //! | [`writer`], [`set_writer`], [`stretch`] | putting things in; `study`, `packing` and `pool` are the work behind it |
 //! | [`verify`] | whether all of it is there, is what it was, opens |
 //! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, [`recall`] spares reading twice, `root` keeps inside a folder |
+//! | [`copy`], [`witness`] | a second store with the same, and what it knows that the first one hides |
 //!
 //! It knows nothing of PostgreSQL: a relation file is a file, a stretch of WAL is bytes with an LSN range.
 
 pub mod ceremony;
 pub mod chunk;
 pub mod chunk_map;
+pub mod copy;
 pub mod envelope;
 pub mod error;
 pub mod extract;
@@ -35,6 +37,7 @@ pub mod stretch;
 mod study;
 pub mod verify;
 pub mod window;
+pub mod witness;
 pub mod writer;
 
 #[cfg(test)]

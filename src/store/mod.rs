@@ -27,6 +27,7 @@ use crate::failure::{Failure, Kind};
 
 pub mod contract;
 pub mod counting;
+pub mod either;
 pub mod failing;
 pub mod local;
 pub mod memory;

@@ -13,6 +13,7 @@
 //! | `opened` | what a run read of the store, opened with `age` and `zstd` |
 //! | `estate` | a `lifeboat.toml`, keys, a store; runs the binary |
 //! | `damage` | one byte flipped, one object removed or swapped |
+//! | `rgw`, `moto` | S3 servers: one that keeps its locks, one that does not; `s3` is what they share |
 //! | `process` | commands that must succeed, commands killed at a random moment |
 //! | `restored` | a restored folder, started |
 //!
@@ -29,10 +30,13 @@ pub mod estate;
 pub mod fingerprint;
 pub mod folder;
 pub mod markers;
+pub mod moto;
 pub mod opened;
 pub mod oracle;
 pub mod process;
 pub mod restored;
+pub mod rgw;
+pub mod s3;
 pub mod tenants;
 pub mod workload;
 
