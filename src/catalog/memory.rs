@@ -98,16 +98,15 @@ impl Catalog {
         each.collect()
     }
 
-    /// Forgets envelopes whose lock ended before `now`, and what was verified of objects that are not in `named` any more.
+    /// Forgets envelopes whose lock ended before `now`, and what was verified of objects that no envelope of the mirror names.
     ///
     /// # Errors
     /// `Garbled`, `Query`.
-    pub async fn tidy(&self, now: Timestamp, still: impl Fn(&str) -> bool) -> Result<(), CatalogError> {
-        let seen = self.seen().await?;
-        let verified = self.verified().await?;
+    pub async fn tidy(&self, now: Timestamp) -> Result<(), CatalogError> {
+        let lapsed: Vec<SeenRow> = self.seen().await?.into_iter().filter(|row| row.locked_until < now).collect();
         let mut connection = self.connection.lock().await;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(self.failed())?;
-        for row in seen.iter().filter(|row| row.locked_until < now) {
+        for row in lapsed {
             sqlx::query("DELETE FROM seen WHERE store = ?1 AND name = ?2 AND sha256 = ?3")
                 .bind(&self.store)
                 .bind(&row.name)
@@ -116,14 +115,11 @@ impl Catalog {
                 .await
                 .map_err(self.failed())?;
         }
-        for row in verified.iter().filter(|row| !still(&row.name)) {
-            sqlx::query("DELETE FROM verified WHERE store = ?1 AND name = ?2")
-                .bind(&self.store)
-                .bind(&row.name)
-                .execute(&mut *transaction)
-                .await
-                .map_err(self.failed())?;
-        }
+        sqlx::query("DELETE FROM verified WHERE store = ?1 AND name NOT IN (SELECT name FROM named WHERE store = ?1)")
+            .bind(&self.store)
+            .execute(&mut *transaction)
+            .await
+            .map_err(self.failed())?;
         transaction.commit().await.map_err(self.failed())
     }
 }

@@ -14,6 +14,7 @@ use super::envelope::{Envelope, ObjectRef, Verified};
 use super::error::RepoError;
 use super::name;
 use super::sign::Signers;
+use super::witness::HEADS;
 use crate::ids::Digest;
 use crate::store::{Listed, Store, StoreError};
 
@@ -106,6 +107,10 @@ pub async fn signed_names(store: &dyn Store, prefix: &str) -> Result<BTreeMap<St
     let mut found: BTreeMap<String, Candidates> = BTreeMap::new();
     let mut listing = store.list(prefix);
     while let Some(listed) = listing.try_next().await? {
+        // Copies of envelopes that lie elsewhere, there for a witness only.
+        if listed.name.starts_with(HEADS) && !prefix.starts_with(HEADS) {
+            continue;
+        }
         if let Some(name) = listed.name.strip_suffix(".sig") {
             found.entry(name.to_owned()).or_default().signatures.push(listed);
         } else if listed.name.ends_with(".envelope.json") {
