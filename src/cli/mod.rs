@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 pub mod backup;
+pub mod catalog;
 pub mod context;
 pub mod copy;
 pub mod demo;
@@ -21,6 +22,7 @@ pub mod open;
 pub mod outcome;
 pub mod points;
 pub mod progress;
+mod recall;
 pub mod restore;
 mod run;
 pub mod sandbox_agent;
@@ -30,6 +32,7 @@ pub mod table;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 
 pub use run::main;
 
@@ -65,6 +68,9 @@ pub enum Command {
     Copy(copy::Args),
     Restore(restore::Args),
     Drill(drill::Args),
+    Verify(verify::Args),
+    #[command(subcommand)]
+    Catalog(catalog::Args),
     Demo(demo::Args),
 }
 
@@ -83,6 +89,8 @@ impl Command {
             Self::Copy(_) => "copy",
             Self::Restore(_) => "restore",
             Self::Drill(_) => "drill",
+            Self::Verify(_) => "verify",
+            Self::Catalog(catalog::Args::Rebuild(_)) => "catalog rebuild",
             Self::Demo(_) => "demo",
         }
     }

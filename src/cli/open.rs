@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::context::Context;
+use super::recall;
 use crate::config::store::PRIMARY;
 use crate::config::{self, Cluster, Config, Role, StoreConfig, Tenant};
 use crate::failure::{Failure, Kind};
@@ -143,7 +144,25 @@ pub async fn keyless_reader(context: &Context, config: &Config, role: Role) -> R
         Role::Reader => logged(everywhere(context, config).await?)?,
         _ => store(context, config, role).await?,
     };
-    reader_of(config, store, None)
+    let reader = reader_of(config, store, None)?;
+    match recall::remembering(context, config, &*reader.store).await {
+        Some(memory) => Ok(reader.with_recall(memory)),
+        None => Ok(reader),
+    }
+}
+
+/// A reader for verifying one store, the estate's or a copy: what it holds, remembered by nobody. With identities only where it
+/// is to open something.
+///
+/// # Errors
+/// When the store or the signers file cannot be read, or no copy is called so.
+pub async fn verifier(context: &Context, config: &Config, copy: Option<&str>, opens: bool) -> Result<Reader, Failure> {
+    let at = match copy {
+        Some(name) if name != PRIMARY => config.copy(name)?,
+        _ => &config.store,
+    };
+    let store = logged(any(context, at, Role::Verifier).await?)?;
+    reader_of(config, store, config.keys.identities.as_deref().filter(|_| opens))
 }
 
 /// A reader without keys of one place.

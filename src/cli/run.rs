@@ -18,7 +18,9 @@ use super::context::Context;
 use super::outcome::{Report, told};
 use super::progress::Progress;
 use super::terminal::Page;
-use super::{Command, Lifeboat, backup, copy, demo, drill, init, key, logs, points, restore, status, stream};
+use super::{
+    Command, Lifeboat, backup, catalog, copy, demo, drill, init, key, logs, points, restore, status, stream, verify,
+};
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
 
@@ -87,6 +89,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Report, Failure
         Command::Copy(args) => Box::pin(copy::run(args, context)).await,
         Command::Restore(args) => Box::pin(restore::run(args, context)).await,
         Command::Drill(args) => Box::pin(drill::run(args, context)).await,
+        Command::Verify(args) => Box::pin(verify::run(args, context)).await,
+        Command::Catalog(args) => Box::pin(catalog::run(args, context)).await,
         Command::Demo(args) => Box::pin(demo::run(args, context)).await,
     }
 }

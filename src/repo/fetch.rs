@@ -14,6 +14,7 @@ use super::envelope::{Envelope, ObjectRef, Verified};
 use super::error::RepoError;
 use super::name;
 use super::sign::Signers;
+use super::witness::HEADS;
 use crate::ids::Digest;
 use crate::store::{Listed, Store, StoreError};
 
@@ -106,6 +107,10 @@ pub async fn signed_names(store: &dyn Store, prefix: &str) -> Result<BTreeMap<St
     let mut found: BTreeMap<String, Candidates> = BTreeMap::new();
     let mut listing = store.list(prefix);
     while let Some(listed) = listing.try_next().await? {
+        // Copies of envelopes that lie elsewhere, there for a witness only.
+        if listed.name.starts_with(HEADS) && !prefix.starts_with(HEADS) {
+            continue;
+        }
         if let Some(name) = listed.name.strip_suffix(".sig") {
             found.entry(name.to_owned()).or_default().signatures.push(listed);
         } else if listed.name.ends_with(".envelope.json") {
@@ -181,7 +186,7 @@ pub async fn signed(
     Ok(Signed { envelope: read.verified, version: read.envelope.listed, signature: read.signature.listed })
 }
 
-/// As [`envelope`], with the versions that were read. A signature is read when it is needed: usually there is one.
+/// As [`envelope`], with what was read of it. A signature is read when it is needed: usually there is one.
 ///
 /// # Errors
 /// As [`envelope`].
@@ -196,16 +201,16 @@ pub async fn read_envelope(
     let mut unread = candidates.signatures.iter().take(VERSIONS);
     for listed in candidates.envelopes.iter().take(VERSIONS) {
         let Some(bytes) = version(store, listed).await? else { continue };
+        let envelope = ReadVersion { listed: listed.clone(), bytes };
         let mut at = 0;
         loop {
             if at == signatures.len() {
-                let Some(next) = unread.next() else { break };
-                let Some(bytes) = version(store, next).await? else { continue };
-                signatures.push(ReadVersion { listed: next.clone(), bytes });
+                let Some(listed) = unread.next() else { break };
+                let Some(bytes) = version(store, listed).await? else { continue };
+                signatures.push(ReadVersion { listed: listed.clone(), bytes });
             }
             let Some(signature) = signatures.get(at) else { break };
-            let envelope = ReadVersion { listed: listed.clone(), bytes: bytes.clone() };
-            match ReadEnvelope::believe(signers, envelope, signature.clone()) {
+            match ReadEnvelope::believe(signers, envelope.clone(), signature.clone()) {
                 Ok(read) => return Ok(read),
                 Err(error) => trouble = error,
             }

@@ -8,7 +8,7 @@
 //! | [`erasure`] | which keys were destroyed on purpose |
 //! | [`writer`], [`set_writer`], [`stretch`] | putting things in; `study`, `packing` and `pool` are the work behind it |
 //! | [`verify`] | whether all of it is there, is what it was, opens |
-//! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, `root` keeps inside a folder |
+//! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, [`recall`] spares reading twice, `root` keeps inside a folder |
 //! | [`copy`], [`witness`] | a second store with the same, and what it knows that the first one hides |
 //!
 //! It knows nothing of PostgreSQL: a relation file is a file, a stretch of WAL is bytes with an LSN range.
@@ -29,6 +29,7 @@ pub mod pack;
 mod packing;
 mod pool;
 pub mod reader;
+pub mod recall;
 mod root;
 pub mod seal;
 pub mod set;

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::error::RepoError;
-use super::fetch;
+use super::fetch::{self, ReadEnvelope};
 use super::reader::Reader;
 use crate::ids::Scope;
 use crate::watch::Watch;
@@ -123,6 +123,8 @@ pub struct Report {
     pub newest: Option<Timestamp>,
     /// Every object whose bytes were read: for the caller's memory.
     pub read: Vec<Checked>,
+    /// Every envelope that is believed: for the same.
+    pub envelopes: Vec<ReadEnvelope>,
 }
 
 impl Report {
@@ -152,6 +154,7 @@ pub async fn run(reader: &Reader, options: &Options, watch: &dyn Watch) -> Resul
     }
     report.findings.sort_by(|a, b| (b.grade, &a.object, a.what).cmp(&(a.grade, &b.object, b.what)));
     report.findings.dedup();
+    report.envelopes = survey.good;
     Ok(report)
 }
 

@@ -11,6 +11,7 @@ use crate::ids::{Digest, Scope};
 use crate::repo::error::RepoError;
 use crate::repo::fetch::{self, Candidates, REQUESTS, ReadEnvelope};
 use crate::repo::reader::Reader;
+use crate::repo::witness::HEADS;
 use crate::store::Listed;
 
 /// See the module's page.
@@ -39,6 +40,10 @@ impl Survey {
         for prefix in prefixes {
             let mut listing = reader.store.list(&prefix);
             while let Some(listed) = listing.try_next().await? {
+                // Copies of envelopes that lie elsewhere, there for a witness only.
+                if listed.name.starts_with(HEADS) {
+                    continue;
+                }
                 survey.versions.entry(listed.name.clone()).or_default().push(listed);
             }
         }
