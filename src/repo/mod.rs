@@ -10,6 +10,7 @@
 //! | [`verify`] | whether all of it is there, is what it was, opens |
 //! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, [`recall`] spares reading twice, `root` keeps inside a folder |
 //! | [`copy`], [`witness`] | a second store with the same, and what it knows that the first one hides |
+//! | [`expire`], [`hold`] | taking away what nobody needs; keeping what an incident needs |
 //!
 //! It knows nothing of PostgreSQL: a relation file is a file, a stretch of WAL is bytes with an LSN range.
 
@@ -20,8 +21,10 @@ pub mod copy;
 pub mod envelope;
 pub mod erasure;
 pub mod error;
+pub mod expire;
 pub mod extract;
 mod fetch;
+pub mod hold;
 pub mod identities;
 pub mod key;
 pub mod name;
