@@ -28,6 +28,7 @@ use crate::failure::{Failure, Kind};
 pub mod contract;
 pub mod counting;
 pub mod failing;
+pub mod honesty;
 pub mod local;
 pub mod policy;
 
