@@ -95,8 +95,11 @@ pub fn ceph_user(grant: &Grant) -> String {
 fn statements(grant: &Grant, ground: &Ground, dialect: Dialect) -> Vec<Statement> {
     let mut all = rights::allowed(grant, ground);
     all.push(rights::never(grant.role, ground));
-    if grant.role == Role::Writer && dialect == Dialect::Aws {
-        all.extend(rights::bounded_locks(ground));
+    if grant.role == Role::Writer {
+        all.push(rights::unread(ground));
+        if dialect == Dialect::Aws {
+            all.extend(rights::bounded_locks(ground));
+        }
     }
     all
 }

@@ -41,8 +41,7 @@ pub(super) fn allowed(grant: &Grant, ground: &Ground) -> Vec<Statement> {
     let mut may = |sid, actions: &[&'static str], patterns: &[String]| list.push(on(sid, actions, patterns, ground));
     match grant.role {
         Role::Writer => {
-            let own = [clear, vec![CHUNK_MAPS.to_owned(), CANARIES.to_owned()]].concat();
-            may("Get", &GET, &own);
+            may("Get", &GET, &writers_own());
             may("LookAtLocks", &LOOK_AT_LOCKS, &all);
             may("Put", &["PutObject", "PutObjectRetention", "AbortMultipartUpload"], &all);
         }
@@ -90,8 +89,21 @@ pub(super) fn never(role: Role, ground: &Ground) -> Statement {
         effect: Effect::Deny,
         actions,
         resources: vec![ground.bucket_arn(), format!("{}/*", ground.bucket_arn())],
+        all_but: false,
         condition: None,
     }
+}
+
+/// What is closed to a role that puts, although it may put it: in Ceph an object belongs to whoever put it, and its owner
+/// reads it whatever no policy grants (seen: RGW 20). Only a denial closes it.
+pub(super) fn unread(ground: &Ground) -> Statement {
+    let resources = writers_own().iter().map(|pattern| ground.objects(pattern)).collect();
+    let actions = GET.to_vec();
+    Statement { sid: "ReadsNoBackup", effect: Effect::Deny, actions, resources, all_but: true, condition: None }
+}
+
+fn writers_own() -> Vec<String> {
+    ENVELOPES.iter().copied().chain([CHUNK_MAPS, CANARIES]).map(str::to_owned).collect()
 }
 
 /// What nobody may in this bucket, an administrator included: he would have to change this policy first, which shows.
@@ -104,6 +116,7 @@ pub(super) fn nobody(ground: &Ground) -> Statement {
         effect: Effect::Deny,
         actions: bucket.chain(["BypassGovernanceRetention", "DeleteObject"]).collect(),
         resources: vec![ground.bucket_arn(), format!("{}/*", ground.bucket_arn())],
+        all_but: false,
         condition: None,
     }
 }
@@ -116,6 +129,7 @@ pub(super) fn bounded_locks(ground: &Ground) -> Vec<Statement> {
         effect: Effect::Deny,
         actions: vec!["PutObject", "PutObjectRetention"],
         resources: vec![ground.objects("*")],
+        all_but: false,
         condition: Some(condition),
     };
     let days = ground.longest_lock_days.to_string();
@@ -141,10 +155,10 @@ fn listing(grant: &Grant, ground: &Ground) -> Statement {
 
 fn bucket(sid: &'static str, actions: &[&'static str], ground: &Ground) -> Statement {
     let (actions, resources) = (actions.to_vec(), vec![ground.bucket_arn()]);
-    Statement { sid, effect: Effect::Allow, actions, resources, condition: None }
+    Statement { sid, effect: Effect::Allow, actions, resources, all_but: false, condition: None }
 }
 
 fn on(sid: &'static str, actions: &[&'static str], patterns: &[String], ground: &Ground) -> Statement {
     let resources = patterns.iter().map(|pattern| ground.objects(pattern)).collect();
-    Statement { sid, effect: Effect::Allow, actions: actions.to_vec(), resources, condition: None }
+    Statement { sid, effect: Effect::Allow, actions: actions.to_vec(), resources, all_but: false, condition: None }
 }

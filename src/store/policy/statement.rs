@@ -14,6 +14,8 @@ pub(super) struct Statement {
     pub effect: Effect,
     pub actions: Vec<&'static str>,
     pub resources: Vec<String>,
+    /// The statement is about everything **but** `resources`.
+    pub all_but: bool,
     /// `{operator: {key: values}}`.
     pub condition: Option<Value>,
 }
@@ -26,7 +28,8 @@ impl Statement {
             Effect::Deny => "Deny",
         };
         let actions: Vec<String> = self.actions.iter().map(|action| format!("s3:{action}")).collect();
-        let mut value = json!({ "Sid": self.sid, "Effect": effect, "Action": actions, "Resource": self.resources });
+        let mut value = json!({ "Sid": self.sid, "Effect": effect, "Action": actions });
+        value[if self.all_but { "NotResource" } else { "Resource" }] = json!(self.resources);
         if let Some(principal) = principal {
             value["Principal"] = principal.clone();
         }
