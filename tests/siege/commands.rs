@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use lifeboat::clock::Clock;
 use lifeboat::config::When;
 use lifeboat::failure::{Failure, Kind};
 use lifeboat::ids::{Digest, Scope};
 use lifeboat::point::stored::Stored;
 use lifeboat::point::{PointBody, SetRole};
 use lifeboat::repo::copy;
+use lifeboat::repo::expire;
+use lifeboat::repo::name;
 use lifeboat::repo::reader::{Reader, What};
 use lifeboat::repo::set::SetKind;
 use lifeboat::repo::verify::{self, Grade, Knows, Level, Part, Shortest};
@@ -17,17 +20,64 @@ use lifeboat::repo::witness::{self, About, Freshness};
 use lifeboat::repo::writer::NewSet;
 use lifeboat::restore::assemble;
 use lifeboat::restore::choose::{Subject, choose};
-use lifeboat::store::Store;
 use lifeboat::store::either::{Either, Place};
 use lifeboat::store::memory::MemoryStore;
 use lifeboat::stream::resume;
 use lifeboat::watch::{Level as Loud, Quiet};
 
 use super::ground::{DAILY, DAY, Ground, TAILS, acme, cluster, globex, store_set};
-use super::wal::SEGMENT_BYTES;
+use super::wal::{SEGMENT_BYTES, SYSTEM, TIMELINE};
 
 /// Path and SHA-256 of each file, or whatever else a command answers: two answers are the same, or they are not.
 pub type Answer = BTreeMap<String, String>;
+
+/// The commands that read the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Command {
+    Points,
+    Latest,
+    Earlier,
+    Listing,
+    Bytes,
+    Contents,
+    Copy,
+    Expire,
+    Backup,
+    Stream,
+}
+
+impl Command {
+    pub fn said(self) -> &'static str {
+        match self {
+            Self::Points => "points",
+            Self::Latest => "restore latest",
+            Self::Earlier => "restore earlier",
+            Self::Listing => "verify 0",
+            Self::Bytes => "verify 1",
+            Self::Contents => "verify 2",
+            Self::Copy => "copy",
+            Self::Expire => "expire",
+            Self::Backup => "backup",
+            Self::Stream => "stream",
+        }
+    }
+
+    pub async fn run(self, ground: &Ground, stores: &Stores) -> Ended {
+        match self {
+            Self::Points => points(ground, stores).await,
+            Self::Latest => restore(ground, stores, When::Latest).await,
+            // Inside the stretch that is largest, from the first base backup.
+            Self::Earlier => restore(ground, stores, When::Lsn(ground.backups[1].facts.start_lsn)).await,
+            Self::Listing => verify(ground, stores, Level::Listing).await,
+            Self::Bytes => verify(ground, stores, Level::Bytes).await,
+            Self::Contents => verify(ground, stores, Level::Contents).await,
+            Self::Copy => copy(ground, stores).await,
+            Self::Expire => expire(ground, stores).await,
+            Self::Backup => backup(ground, stores).await,
+            Self::Stream => stream(ground, stores).await,
+        }
+    }
+}
 
 /// How a command ended.
 #[derive(Debug)]
@@ -80,7 +130,7 @@ impl Stores {
 }
 
 /// `points` and `status`: what can be restored.
-pub async fn points(ground: &Ground, stores: &Stores) -> Ended {
+async fn points(ground: &Ground, stores: &Stores) -> Ended {
     let watch = Arc::new(Quiet::default());
     let reader = stores.reader(ground, &watch);
     let listed = async {
@@ -117,7 +167,7 @@ pub async fn points(ground: &Ground, stores: &Stores) -> Ended {
 }
 
 /// `restore acme`, until everything is laid and nothing is started; and the sets beside the base backup, read.
-pub async fn restore(ground: &Ground, stores: &Stores, asked: When) -> Ended {
+async fn restore(ground: &Ground, stores: &Stores, asked: When) -> Ended {
     let watch = Arc::new(Quiet::default());
     let reader = stores.reader(ground, &watch);
     let restored = async {
@@ -183,8 +233,7 @@ pub fn shortest() -> Shortest {
 }
 
 /// `verify`: fails where something is damaged, warns of the rest.
-pub async fn verify(ground: &Ground, stores: &Stores, level: Level) -> Ended {
-    let watch = Quiet::default();
+async fn verify(ground: &Ground, stores: &Stores, level: Level) -> Ended {
     let keys = (level == Level::Contents).then(|| ground.path("keys"));
     let reader = ground.reader_with(stores.primary.clone(), keys.as_deref());
     let report = verify_with(&reader, level, Vec::new()).await;
@@ -192,7 +241,6 @@ pub async fn verify(ground: &Ground, stores: &Stores, level: Level) -> Ended {
     let damage = report.findings.iter().find(|finding| finding.grade == Grade::Damage);
     let failure = damage.map(|f| Failure::new(Kind::Integrity, f.object.clone(), f.detail.clone(), f.next));
     let answer = failure.is_none().then(Answer::new);
-    drop(watch);
     Ended { answer, failure, told }
 }
 
@@ -217,7 +265,7 @@ pub async fn verify_with(reader: &Reader, level: Level, seen: Vec<verify::Seen>)
 }
 
 /// `copy` to an empty store: what can be restored from there.
-pub async fn copy(ground: &Ground, stores: &Stores) -> Ended {
+async fn copy(ground: &Ground, stores: &Stores) -> Ended {
     let watch = Quiet::default();
     let to = Arc::new(MemoryStore::new(ground.clock.clone()));
     let copying = copy::Copy {
@@ -239,8 +287,8 @@ pub async fn copy(ground: &Ground, stores: &Stores) -> Ended {
     Ended::of(restored, &watch)
 }
 
-/// The next base backup of acme, on top of what is there: what its set opens to.
-pub async fn backup(ground: &Ground, stores: &Stores) -> Ended {
+/// The next base backup of acme, on top of what is there, and a look at what its set opens to.
+async fn backup(ground: &Ground, stores: &Stores) -> Ended {
     let watch = Quiet::default();
     let writer = ground.writer_to(stores.primary.clone());
     let source = lifeboat::backup::base::source("main");
@@ -255,19 +303,42 @@ pub async fn backup(ground: &Ground, stores: &Stores) -> Ended {
     Ended::of(answer.await, &watch)
 }
 
-/// `stream`: where it goes on. The server still has the WAL of the last segment.
-pub async fn stream(ground: &Ground, stores: &Stores) -> Ended {
+/// `expire --dry-run`, when tails have lapsed and nothing else: what would go.
+async fn expire(ground: &Ground, stores: &Stores) -> Ended {
+    let watch = Quiet::default();
+    let later = Clock::set_to(ground.until(TAILS + 3));
+    let store = Arc::new(MemoryStore::new(later.clone()));
+    store.roll_back(&stores.primary.snapshot());
+    let days = |days: i64| DAY * i32::try_from(days).unwrap();
+    let options =
+        expire::Options { dry_run: true, only: None, longest: days(DAILY + 1), tail_lock: days(TAILS) };
+    let mut answer = Answer::new();
+    let sink = &mut |verdict: expire::Verdict| {
+        if verdict.reason.removes() {
+            answer.insert(verdict.name, String::new());
+        }
+    };
+    let expired = expire::run(store, ground.signers(), &later, options, sink).await;
+    Ended::of(expired.map(|_| answer).map_err(Failure::from), &watch)
+}
+
+/// `stream`: it goes on where the store ends, and the server sends again what is not there; where the WAL ends then.
+async fn stream(ground: &Ground, stores: &Stores) -> Ended {
     let watch = Quiet::default();
     let reader = ground.reader_with(stores.primary.clone(), None);
+    let history = name::history(TIMELINE, b"");
     let begun = async {
-        let system = super::wal::SYSTEM;
-        let history = lifeboat::repo::name::history(super::wal::TIMELINE, b"");
-        let stored = reader.stretches(system, Some(&history)).await?;
+        let stored = reader.stretches(SYSTEM, Some(&history)).await?;
         let envelopes: Vec<_> = stored.good.iter().map(|verified| verified.envelope.clone()).collect();
         let (last, slot) = (resume::last(&envelopes), ground.server.at());
         let position = resume::begin(last, slot, SEGMENT_BYTES, "main", &[], false)?;
-        assert!(position.at <= slot, "nothing may be left out");
-        Ok(Answer::from([("at".into(), position.at.to_string())]))
+        if let Some(split) = ground.server.again(position.at, position.previous_record) {
+            let writer = ground.writer_to(stores.primary.clone());
+            writer.write_stretch(ground.stretch(&split, false)).await?;
+        }
+        let end = reader.newest_wal(SYSTEM, &history).await?.and_then(|newest| Some(newest.wal.as_ref()?.to));
+        assert_eq!(end, Some(ground.server.at()), "nothing may be left out");
+        Ok(Answer::from([("ends".into(), format!("{end:?}"))]))
     };
     Ended::of(begun.await, &watch)
 }

@@ -4,7 +4,7 @@
 //! WAL from before the first to after the last: stretches with bundles, one with a span of acme's, tails beside a stretch, and at the very
 //! end tails alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,8 +29,7 @@ use lifeboat::repo::stretch::NewStretch;
 use lifeboat::repo::writer::{NewPoint, NewSet, Writer, WriterOptions};
 use lifeboat::store::Store;
 use lifeboat::store::memory::MemoryStore;
-use lifeboat::watch::Watch;
-use lifeboat::watch::Quiet;
+use lifeboat::watch::{Quiet, Watch};
 
 use super::wal::{ACME, GLOBEX, SEGMENT_BYTES, SYSTEM, Server, TIMELINE};
 
@@ -74,6 +73,8 @@ pub struct Ground {
     pub server: Server,
     /// The base backups that were taken, oldest first.
     pub backups: Vec<Taken>,
+    /// What the store had after the first day.
+    pub first_day: BTreeSet<String>,
     /// Every stretch that was committed, in order.
     pub stretches: Vec<Verified>,
 }
@@ -107,7 +108,7 @@ impl Ground {
             [tenants.globex]\ncluster = \"main\"\ndatabases = [\"globex\"]\n";
         let config = Config::parse(text, &at("lifeboat.toml")).unwrap_or_else(|error| panic!("{error:?}"));
         let (server, bundle) = (Server::new(), Arc::new(ceremony.bundle));
-        Self { folder, clock, store, bundle, config, server, backups: Vec::new(), stretches: Vec::new() }
+        Self { folder, clock, store, bundle, config, server, backups: Vec::new(), first_day: BTreeSet::new(), stretches: Vec::new() }
     }
 
     /// The two days of the module's page.
@@ -121,6 +122,7 @@ impl Ground {
         self.work(1, 100);
         self.stream(&[false]).await;
         self.back_up(1).await;
+        self.first_day = self.store.names().into_iter().collect();
         self.clock.advance(DAY);
         self.work(2, 1 << 20);
         self.stream(&[true, false]).await;

@@ -88,6 +88,22 @@ impl Server {
         self.splitter.take().unwrap()
     }
 
+    /// What the server sends again to whoever begins at `at`.
+    pub fn again(&self, at: Lsn, previous_record: Option<Lsn>) -> Option<Split> {
+        let start = Start {
+            at,
+            record_aligned: true,
+            previous_record,
+            system_id: Some(SYSTEM),
+            timeline: TIMELINE,
+            segment_bytes: SEGMENT_BYTES,
+            version: self.geometry.version,
+        };
+        let mut splitter = Splitter::new(start, ByOid).unwrap();
+        splitter.feed(at, &self.bytes[at.since(self.from) as usize..]).unwrap();
+        splitter.take()
+    }
+
     fn page(&mut self, flags: u16, rest_bytes: u32) {
         let header = self.geometry.write(self.at(), PageHeader { flags, rest_bytes });
         self.bytes.extend(header);
