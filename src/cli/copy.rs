@@ -48,7 +48,9 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     let config = context.config()?;
     let names: Vec<&String> = match &args.to {
-        Some(name) => vec![config.copies.get_key_value(name).map_or_else(|| config.copy(name).map(|_| name), |(n, _)| Ok(n))?],
+        Some(name) => {
+            vec![config.copies.get_key_value(name).map_or_else(|| config.copy(name).map(|_| name), |(n, _)| Ok(n))?]
+        }
         None => config.copies.keys().collect(),
     };
     if names.is_empty() {
@@ -58,7 +60,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     let tenants: Result<Vec<Scope>, Failure> =
         args.tenant.iter().map(|id| Ok(Scope::Tenant(config.tenant(id)?.id.clone()))).collect();
     let options = Options { tenants: tenants?, ..Options::default() };
-    let mut table = Table::new(&["copy", "envelopes", "objects", "bytes", "locks extended", "there already", "damaged"]);
+    let mut table =
+        Table::new(&["copy", "envelopes", "objects", "bytes", "locks extended", "there already", "damaged"]);
     let (mut copies, mut worst) = (Map::new(), None);
     for name in names {
         match one(name, &args, options.clone(), context, &config).await {
@@ -120,7 +123,8 @@ fn row(name: &str, copied: &Copied) -> Vec<Cell> {
 /// What was not copied because it is damaged.
 fn damage(name: &str, copied: &Copied) -> Option<Failure> {
     let first = copied.damaged.first()?;
-    let cause = format!("{}; {} envelopes were not copied to {name}, everything else was", first.what, copied.damaged.len());
+    let cause =
+        format!("{}; {} envelopes were not copied to {name}, everything else was", first.what, copied.damaged.len());
     let next = "look for a good version in another copy; then run `lifeboat copy` again";
     Some(Failure::new(Kind::Integrity, first.object.clone(), cause, next))
 }

@@ -148,14 +148,7 @@ fn stored_bytes(set: &Verified) -> u64 {
     set.objects.iter().map(|object| object.bytes).sum::<u64>() + set.bytes
 }
 
-fn drawn(
-    id: &str,
-    stored: &Stored,
-    sets: &[Verified],
-    found: &Found,
-    config: &Config,
-    context: &Context,
-) -> String {
+fn drawn(id: &str, stored: &Stored, sets: &[Verified], found: &Found, config: &Config, context: &Context) -> String {
     let zone = &config.estate.timezone;
     let windows = stored.windows();
     let mut text = format!("{id}\n");

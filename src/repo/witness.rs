@@ -244,7 +244,10 @@ async fn testimony(place: &Place, signers: &Signers, about: &About, shown: &Show
             let listed = shown.names.get(&folder);
             let hidden = |name: &str| !listed.is_some_and(|names| names.contains(name));
             let known = heads.entry(folder.clone()).or_default();
-            for wanted in [newest(store, signers, &candidates, |_| true).await?, newest(store, signers, &candidates, hidden).await?] {
+            for wanted in [
+                newest(store, signers, &candidates, |_| true).await?,
+                newest(store, signers, &candidates, hidden).await?,
+            ] {
                 known.extend(wanted.iter().filter(|envelope| about.concerns(envelope)).map(Head::from));
             }
         }

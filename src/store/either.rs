@@ -125,7 +125,12 @@ impl Either {
             Err(error) => return self.failed(0, &error),
         };
         let what = format!("is {how} in {}, and was read from {}", place_of(first), place_of(place));
-        watch::warn(&*self.watch, name, what, "find out what happened there; `lifeboat verify` says what else is damaged");
+        watch::warn(
+            &*self.watch,
+            name,
+            what,
+            "find out what happened there; `lifeboat verify` says what else is damaged",
+        );
     }
 
     fn only_read(&self, name: &str) -> StoreError {

@@ -58,9 +58,10 @@ impl<'a> Carrier<'a> {
         let units = (copy.options.bytes_under_way / UNIT_BYTES).clamp(1, 1 << 28);
         let memory_units = u32::try_from(units).unwrap_or(1 << 28);
         let under_way: HashSet<usize> = plan.chains.iter().chain(&plan.points).flatten().copied().collect();
-        let whole = source.live.iter().enumerate().filter(|(at, each)| {
-            !under_way.contains(at) && present.envelopes.contains_key(&each.signed.envelope.name)
-        });
+        let whole =
+            source.live.iter().enumerate().filter(|(at, each)| {
+                !under_way.contains(at) && present.envelopes.contains_key(&each.signed.envelope.name)
+            });
         let committed = whole.map(|(_, each)| each.signed.envelope.name.clone()).collect();
         Self {
             copy,
@@ -137,7 +138,8 @@ impl<'a> Carrier<'a> {
             }
             self.carry(wanted, envelope).await
         };
-        cell.get_or_try_init(bring).await.map(|()| ())
+        cell.get_or_try_init(bring).await?;
+        Ok(())
     }
 
     /// Makes the lock of what the copy has as long as the source's. False when the copy has it no more.
@@ -179,7 +181,8 @@ impl<'a> Carrier<'a> {
                 Err(StoreError::NotFound { .. }) => continue,
                 has => has.map_err(to_error)?,
             };
-            if let Some(until) = state.retained_until.filter(|until| has.retained_until.is_none_or(|has| has < *until)) {
+            if let Some(until) = state.retained_until.filter(|until| has.retained_until.is_none_or(|has| has < *until))
+            {
                 match to.extend(name, &listed.version, until).await {
                     Err(StoreError::NotFound { .. }) => continue,
                     extended => extended.map_err(to_error)?,
