@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::context::Context;
 use crate::config::store::PRIMARY;
-use crate::config::{self, Cluster, Config, Role, StoreConfig, Tenant};
+use crate::config::{self, Cluster, Config, Role, S3Config, StoreConfig, Tenant};
 use crate::failure::{Failure, Kind};
 use crate::ids::Scope;
 use crate::postgres::connect::{Server, SslMode};
@@ -20,6 +20,7 @@ use crate::repo::writer::{Writer, WriterOptions};
 use crate::store::counting::Counting;
 use crate::store::either::{Either, Place};
 use crate::store::local::LocalStore;
+use crate::store::s3::{Access, S3Options, S3Store};
 use crate::store::{Store, StoreError};
 use crate::watch;
 
@@ -110,7 +111,23 @@ pub fn about<'a>(tenants: impl IntoIterator<Item = &'a Tenant>) -> About {
 pub async fn any(context: &Context, config: &StoreConfig, role: Role) -> Result<Arc<dyn Store>, Failure> {
     match config {
         StoreConfig::Local { path } => Ok(Arc::new(LocalStore::open(path, context.clock.clone())?)),
-        StoreConfig::S3(config) => Err(Failure::new(Kind::Failed, config.bucket.clone(), role.name(), "helper A")),
+        StoreConfig::S3(config) => Ok(Arc::new(S3Store::open(s3_options(config, role)).await?)),
+    }
+}
+
+/// How a bucket is reached as `role`.
+#[must_use]
+pub fn s3_options(config: &S3Config, role: Role) -> S3Options {
+    let access = config.profile_for(role).map_or(Access::Chain, |profile| Access::Profile(profile.to_owned()));
+    S3Options {
+        prefix: config.prefix.clone(),
+        region: config.region.clone(),
+        endpoint: config.endpoint.clone(),
+        path_style: config.path_style,
+        ca_file: config.ca_file.clone(),
+        access,
+        requests: config.requests,
+        ..S3Options::new(&config.bucket)
     }
 }
 

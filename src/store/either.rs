@@ -145,7 +145,7 @@ fn place_of(place: &Place) -> String {
 
 /// Whether the store itself failed, not the object.
 fn is_silence(error: &StoreError) -> bool {
-    matches!(error, StoreError::Unreachable { .. } | StoreError::Other { .. })
+    matches!(error, StoreError::Unreachable { .. } | StoreError::Denied { .. } | StoreError::Other { .. })
 }
 
 #[async_trait]
