@@ -14,7 +14,9 @@ pub mod context;
 pub mod copy;
 pub mod demo;
 pub mod drill;
+pub mod expire;
 mod fresh;
+pub mod hold;
 pub mod init;
 pub mod key;
 mod logs;
@@ -71,6 +73,9 @@ pub enum Command {
     Verify(verify::Args),
     #[command(subcommand)]
     Catalog(catalog::Args),
+    Expire(expire::Args),
+    Hold(hold::Args),
+    Unhold(hold::UnholdArgs),
     Demo(demo::Args),
 }
 
@@ -91,6 +96,9 @@ impl Command {
             Self::Drill(_) => "drill",
             Self::Verify(_) => "verify",
             Self::Catalog(catalog::Args::Rebuild(_)) => "catalog rebuild",
+            Self::Expire(_) => "expire",
+            Self::Hold(_) => "hold",
+            Self::Unhold(_) => "unhold",
             Self::Demo(_) => "demo",
         }
     }

@@ -17,6 +17,7 @@ use crate::ids::Scope;
 use crate::point::stored::Stored;
 use crate::repo::envelope::Verified;
 use crate::repo::error::RepoError;
+use crate::repo::hold;
 use crate::repo::reader::What;
 use crate::restore::Restore;
 use crate::restore::around::Commit;
@@ -78,8 +79,17 @@ async fn list(context: &Context, config: &Config, tenant: Option<&str>) -> Resul
             report.findings.push(not_believed(&fork.names.join(" and "), "they tell different WAL"));
         }
         let found = Found::of(&places, config, &scope).await?;
+        let holds = hold::list(&*reader.store, Some(&scope)).await?;
         text += &drawn(&id, &stored, &sets.good, &found, config, context);
-        tenants.insert(id, json_of(&stored, &sets.good, &found));
+        for hold in &holds {
+            text +=
+                &format!("  on hold since {}: {}\n", when::in_zone(hold.opened, &config.estate.timezone), hold.reason);
+        }
+        let mut json = json_of(&stored, &sets.good, &found);
+        if let Some(fields) = json.as_object_mut() {
+            fields.insert("holds".to_owned(), json!(holds));
+        }
+        tenants.insert(id, json);
     }
     report.json = json!({ "tenants": tenants }).as_object().cloned().unwrap_or_default();
     report.text = text;

@@ -13,6 +13,7 @@ use super::table::Table;
 use crate::config::store::PRIMARY;
 use crate::config::{Config, Role};
 use crate::failure::{Failure, Kind};
+use crate::repo::hold;
 
 use copies::Reach;
 use standing::Standing;
@@ -51,6 +52,11 @@ pub async fn run(_args: Args, context: &Context) -> Result<Report, Failure> {
         .unwrap_or_default();
     report.text = table.draw(context.page);
     behind(&mut report, context, &config).await?;
+    let holds = hold::list(&*reader.store, None).await?;
+    for hold in &holds {
+        report.text += &format!("on hold: {} since {}: {}\n", hold.scope, hold.opened, hold.reason);
+    }
+    report.json.insert("holds".to_owned(), json!(holds));
     for caveat in &promises.caveats {
         report.text += &format!("store: {caveat}\n");
     }

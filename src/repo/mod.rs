@@ -6,6 +6,7 @@
 //! | [`seal`], [`sign`] | age and SSH signatures |
 //! | [`key`], [`identities`], [`ceremony`] | keys that write, keys that read, and making both |
 //! | [`writer`], [`set_writer`], [`stretch`] | putting things in; `study`, `packing` and `pool` are the work behind it |
+//! | [`expire`], [`hold`] | taking away what nobody needs; keeping what an incident needs |
 //! | [`verify`] | whether all of it is there, is what it was, opens |
 //! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, [`recall`] spares reading twice, `root` keeps inside a folder |
 //! | [`copy`], [`witness`] | a second store with the same, and what it knows that the first one hides |
@@ -18,8 +19,10 @@ pub mod chunk_map;
 pub mod copy;
 pub mod envelope;
 pub mod error;
+pub mod expire;
 pub mod extract;
 mod fetch;
+pub mod hold;
 pub mod identities;
 pub mod key;
 pub mod name;
