@@ -79,8 +79,8 @@ async fn list(context: &Context, config: &Config, tenant: Option<&str>) -> Resul
             report.findings.push(not_believed(&fork.names.join(" and "), "they tell different WAL"));
         }
         let found = Found::of(&places, config, &scope).await?;
-        text += &drawn(&id, &stored, &sets.good, &found, config, context);
         let holds = hold::list(&*reader.store, Some(&scope)).await?;
+        text += &drawn(&id, &stored, &sets.good, &found, config, context);
         for hold in &holds {
             text +=
                 &format!("  on hold since {}: {}\n", when::in_zone(hold.opened, &config.estate.timezone), hold.reason);

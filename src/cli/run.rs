@@ -19,8 +19,8 @@ use super::outcome::{Report, told};
 use super::progress::Progress;
 use super::terminal::Page;
 use super::{
-    Command, Lifeboat, backup, catalog, copy, demo, drill, expire, hold, init, key, logs, points, restore, status, stream,
-    verify,
+    Command, Lifeboat, backup, catalog, copy, demo, drill, expire, hold, init, key, logs, points, restore, status,
+    stream, verify,
 };
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};

@@ -7,10 +7,10 @@
 //! | [`key`], [`identities`], [`ceremony`] | keys that write, keys that read, and making both |
 //! | [`erasure`] | which keys were destroyed on purpose |
 //! | [`writer`], [`set_writer`], [`stretch`] | putting things in; `study`, `packing` and `pool` are the work behind it |
+//! | [`expire`], [`hold`] | taking away what nobody needs; keeping what an incident needs |
 //! | [`verify`] | whether all of it is there, is what it was, opens |
 //! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, [`recall`] spares reading twice, `root` keeps inside a folder |
 //! | [`copy`], [`witness`] | a second store with the same, and what it knows that the first one hides |
-//! | [`expire`], [`hold`] | taking away what nobody needs; keeping what an incident needs |
 //!
 //! It knows nothing of PostgreSQL: a relation file is a file, a stretch of WAL is bytes with an LSN range.
 
