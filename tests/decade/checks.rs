@@ -38,7 +38,7 @@ impl World {
             named.extend(self.parsed[&listed.version.0].iter().map(|object| (object.name.clone(), Some(object.bytes))));
             for (object, bytes) in named {
                 let found = locks.get(&object).and_then(|versions| versions.first());
-                let Some((found, lock)) = found else { panic!("{} is gone, and {name} names it", object) };
+                let Some((found, lock)) = found else { panic!("{object} is gone, and {name} names it") };
                 assert!(bytes.is_none_or(|bytes| bytes == found.bytes), "{object}");
                 let (own, other) = (own.retained_until, lock.retained_until);
                 assert!(own <= other, "{name} is locked until {own:?}, {object} until {other:?}");
