@@ -167,7 +167,7 @@ async fn points(ground: &Ground, stores: &Stores) -> Ended {
 }
 
 /// `restore acme`, until everything is laid and nothing is started; and the sets beside the base backup, read.
-async fn restore(ground: &Ground, stores: &Stores, asked: When) -> Ended {
+pub async fn restore(ground: &Ground, stores: &Stores, asked: When) -> Ended {
     let watch = Arc::new(Quiet::default());
     let reader = stores.reader(ground, &watch);
     let restored = async {
@@ -197,11 +197,7 @@ async fn restored(ground: &Ground, reader: &Reader, asked: When, watch: &Quiet) 
     Ok(answer)
 }
 
-async fn files_of(
-    reader: &Reader,
-    set: &lifeboat::repo::envelope::Verified,
-    below: &str,
-) -> Result<Answer, Failure> {
+async fn files_of(reader: &Reader, set: &lifeboat::repo::envelope::Verified, below: &str) -> Result<Answer, Failure> {
     let body = reader.body(set).await?;
     let mut files = Answer::new();
     let sink = |entry: lifeboat::repo::set::FileEntry, content: Vec<u8>| {
@@ -310,8 +306,7 @@ async fn expire(ground: &Ground, stores: &Stores) -> Ended {
     let store = Arc::new(MemoryStore::new(later.clone()));
     store.roll_back(&stores.primary.snapshot());
     let days = |days: i64| DAY * i32::try_from(days).unwrap();
-    let options =
-        expire::Options { dry_run: true, only: None, longest: days(DAILY + 1), tail_lock: days(TAILS) };
+    let options = expire::Options { dry_run: true, only: None, longest: days(DAILY + 1), tail_lock: days(TAILS) };
     let mut answer = Answer::new();
     let sink = &mut |verdict: expire::Verdict| {
         if verdict.reason.removes() {

@@ -139,11 +139,9 @@ pub fn victims(ground: &Ground) -> Vec<Victim> {
         find("wal/", ending).into_iter().filter(|name| name.contains("/tail/") == tail).collect()
     };
     add("span", spans_of(ground), find("tenant/globex/packs/", ".age"));
-    for (kind, ending) in [
-        ("bundle", ".bundle.tar"),
-        ("stretch envelope", ".envelope.json"),
-        ("stretch signature", ".envelope.json.sig"),
-    ] {
+    for (kind, ending) in
+        [("bundle", ".bundle.tar"), ("stretch envelope", ".envelope.json"), ("stretch signature", ".envelope.json.sig")]
+    {
         let own = stretches(false, ending);
         add(kind, own, stretches(true, ending));
     }

@@ -18,6 +18,7 @@ use lifeboat::point::{PointBody, PointDatabase, PointFacts, SetRole};
 use lifeboat::postgres::wal::{Split, extent};
 use lifeboat::repo::ceremony::Ceremony;
 use lifeboat::repo::envelope::{Binding, ObjectRef, Verified, Wal};
+use lifeboat::repo::error::RepoError;
 use lifeboat::repo::identities::Identities;
 use lifeboat::repo::key::WriterBundle;
 use lifeboat::repo::name;
@@ -79,13 +80,20 @@ pub struct Ground {
     pub stretches: Vec<Verified>,
 }
 
-/// One base backup with its points, and what was in it.
+/// One base backup with its points.
 #[derive(Clone)]
 pub struct Taken {
     pub facts: PointFacts,
     pub points: BTreeMap<Scope, Verified>,
-    /// By scope and source.
-    pub files: BTreeMap<(Scope, String), Files>,
+    pub stretch: Verified,
+}
+
+/// What the server wrote while a base backup was taken.
+pub struct WalOfBackup {
+    pub day: u64,
+    pub start: Lsn,
+    pub stop: Lsn,
+    pub split: Split,
 }
 
 impl Ground {
@@ -108,7 +116,17 @@ impl Ground {
             [tenants.globex]\ncluster = \"main\"\ndatabases = [\"globex\"]\n";
         let config = Config::parse(text, &at("lifeboat.toml")).unwrap_or_else(|error| panic!("{error:?}"));
         let (server, bundle) = (Server::new(), Arc::new(ceremony.bundle));
-        Self { folder, clock, store, bundle, config, server, backups: Vec::new(), first_day: BTreeSet::new(), stretches: Vec::new() }
+        Self {
+            folder,
+            clock,
+            store,
+            bundle,
+            config,
+            server,
+            backups: Vec::new(),
+            first_day: BTreeSet::new(),
+            stretches: Vec::new(),
+        }
     }
 
     /// The two days of the module's page.
@@ -255,25 +273,31 @@ impl Ground {
 
     /// A base backup of everything with a point of each tenant, while the server goes on writing.
     pub async fn back_up(&mut self, day: u64) {
-        let taken = self.back_up_with(&self.writer(), day, &Quiet::default()).await.unwrap();
+        let wal = self.wal_of_backup(day);
+        let taken = self.back_up_with(&self.writer(), &wal, Self::content(day), &Quiet::default()).await.unwrap();
+        self.stretches.push(taken.stretch.clone());
         self.backups.push(taken);
     }
 
-    /// The same through any writer; its WAL is streamed to the estate's store first.
-    pub async fn back_up_with(
-        &mut self,
-        writer: &Writer,
-        day: u64,
-        watch: &dyn Watch,
-    ) -> Result<Taken, lifeboat::repo::error::RepoError> {
-        let start_lsn = self.server.at();
+    /// What the server writes while a base backup is taken.
+    pub fn wal_of_backup(&mut self, day: u64) -> WalOfBackup {
+        let start = self.server.at();
         self.work(100 + day, 200);
-        let stop_lsn = self.server.at();
-        let split = self.server.take();
-        let stretch = writer.write_stretch(self.stretch(&split, false)).await?.envelope;
-        self.stretches.push(stretch.clone());
-        let facts = self.facts(day, start_lsn, stop_lsn);
-        let (files, locked_until) = (Self::content(day), self.until(DAILY));
+        let stop = self.server.at();
+        WalOfBackup { day, start, stop, split: self.server.take() }
+    }
+
+    /// The same through any writer: WAL, sets, points, in this order.
+    pub async fn back_up_with(
+        &self,
+        writer: &Writer,
+        wal: &WalOfBackup,
+        files: BTreeMap<(Scope, String), Files>,
+        watch: &dyn Watch,
+    ) -> Result<Taken, RepoError> {
+        let stretch = writer.write_stretch(self.stretch(&wal.split, false)).await?.envelope;
+        let facts = self.facts(wal.day, wal.start, wal.stop);
+        let locked_until = self.until(DAILY);
         let mut sets: BTreeMap<(Scope, String), StoredSet> = BTreeMap::new();
         for ((scope, source), files) in &files {
             let kind = match source.as_str() {
@@ -287,10 +311,19 @@ impl Ground {
         }
         let mut points = BTreeMap::new();
         for (scope, oid) in [(acme(), ACME), (globex(), GLOBEX)] {
-            let new = self.point(&scope, oid, &facts, &sets, stretch.reference());
-            points.insert(scope, writer.write_point(new).await?);
+            if sets.keys().any(|(of, _)| *of == scope) {
+                let new = self.point(&scope, oid, &facts, &sets, stretch.reference());
+                points.insert(scope, writer.write_point(new).await?);
+            }
         }
-        Ok(Taken { facts, points, files })
+        Ok(Taken { facts, points, stretch })
+    }
+
+    /// acme's database and the cluster's share, and no more.
+    pub fn little(day: u64) -> BTreeMap<(Scope, String), Files> {
+        let mut content = Self::content(day);
+        content.retain(|(scope, source), _| *scope != globex() && source.starts_with("base"));
+        content
     }
 
     fn facts(&self, day: u64, start_lsn: Lsn, stop_lsn: Lsn) -> PointFacts {
@@ -374,7 +407,7 @@ pub async fn store_set(
     files: &Files,
     facts: serde_json::Value,
     watch: &dyn Watch,
-) -> Result<StoredSet, lifeboat::repo::error::RepoError> {
+) -> Result<StoredSet, RepoError> {
     let mut set = writer.begin_set(new, watch).await?;
     let files = files.clone();
     let filling = move || {
@@ -387,6 +420,6 @@ pub async fn store_set(
         }
         Ok(set)
     };
-    let filled: Result<_, lifeboat::repo::error::RepoError> = tokio::task::spawn_blocking(filling).await.unwrap();
+    let filled: Result<_, RepoError> = tokio::task::spawn_blocking(filling).await.unwrap();
     filled?.finish(facts).await
 }
