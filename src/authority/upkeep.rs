@@ -15,6 +15,7 @@ use super::custody::generation::Generation;
 use super::key_name::KeyName;
 use super::key_stores::{Inventory, KeyStoreError, KeyStores, after};
 use crate::ids::Scope;
+use crate::store::StoreError;
 use crate::watch::{Finding, Level};
 
 /// `verify` is expected to renew this often; after as long again it is missed.
@@ -134,7 +135,11 @@ pub fn judge(known: &Known<'_>) -> Vec<Finding> {
             }
             _ => format!("{} key files have no lock any more, {name} among them: whoever may delete can", late.count),
         };
-        warn(format!("keys store {store}"), what, "find out why `lifeboat verify` did not renew them, and run `lifeboat key renew`");
+        warn(
+            format!("keys store {store}"),
+            what,
+            "find out why `lifeboat verify` did not renew them, and run `lifeboat key renew`",
+        );
     }
     for (name, held) in known.inventory.iter().filter(|(name, _)| known.keep.keeps(name)) {
         for store in known.stores.iter().filter(|store| !held.contains_key(*store)) {
@@ -184,4 +189,27 @@ fn late<'a>(known: &Known<'a>) -> BTreeMap<&'a str, Late<'a>> {
         }
     }
     late
+}
+
+/// Removes what is not to be kept and whose locks have lapsed: with the eraser's credential. What is locked still stays.
+///
+/// # Errors
+/// Of the first store that fails; run again, it goes on.
+pub async fn tidy(stores: &KeyStores, keep: &Keep) -> Result<usize, KeyStoreError> {
+    let mut removed = 0;
+    for store in &stores.0 {
+        for (name, versions) in store.names("").await? {
+            if keep.keeps(&name) {
+                continue;
+            }
+            for listed in versions {
+                match store.store.remove(&listed.name, &listed.version).await {
+                    Ok(()) => removed += 1,
+                    Err(StoreError::Locked { .. } | StoreError::NotFound { .. }) => {}
+                    Err(source) => return Err(KeyStoreError::Store { store: store.name.clone(), source }),
+                }
+            }
+        }
+    }
+    Ok(removed)
 }

@@ -5,10 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::context::Context;
+use super::key;
+use crate::authority::opening;
 use crate::config::{self, Cluster, Config, Role, StoreConfig};
 use crate::failure::{Failure, Kind};
+use crate::ids::Scope;
 use crate::postgres::connect::{Server, SslMode};
-use crate::repo::identities::Identities;
+use crate::repo::erasure::{self, Ledger};
+use crate::repo::identities::{Identities, read_identity};
 use crate::repo::key::WriterBundle;
 use crate::repo::reader::Reader;
 use crate::repo::sign::Signers;
@@ -16,6 +20,7 @@ use crate::repo::writer::{Writer, WriterOptions};
 use crate::store::Store;
 use crate::store::counting::Counting;
 use crate::store::local::LocalStore;
+use crate::watch;
 
 /// Names a file that gets one JSON line for every call on the store: what was read is checked from there, not from our word.
 const STORE_LOG: &str = "LIFEBOAT_STORE_LOG";
@@ -65,8 +70,50 @@ async fn reader_with(
     role: Role,
     identities: Option<&Path>,
 ) -> Result<Reader, Failure> {
+    reader_of(context, config, role, Identities::open(identities)).await
+}
+
+async fn reader_of(context: &Context, config: &Config, role: Role, identities: Identities) -> Result<Reader, Failure> {
     let signers = Arc::new(Signers::read(&config.keys.signers)?);
-    Ok(Reader::open(store(context, config, role).await?, signers, Arc::new(Identities::open(identities))))
+    let store = store(context, config, role).await?;
+    let erased = ledger(context, config, &*store).await?.erased();
+    Ok(Reader::open(store, signers, Arc::new(identities.refusing(erased))))
+}
+
+/// What was erased, by those whom the signers file lets erase. Whoever opens anything asks this first.
+///
+/// # Errors
+/// When the store or the signers file cannot be read.
+pub async fn ledger(context: &Context, config: &Config, store: &dyn Store) -> Result<Ledger, Failure> {
+    let erasers = Signers::read_for(&config.keys.signers, erasure::NAMESPACE)?;
+    let ledger = Ledger::read(store, &erasers).await?;
+    for name in &ledger.unbelieved {
+        let next = "find out who put it there; an eraser needs a line of the signers file with namespaces=\"lifeboat-erasure\"";
+        watch::warn(&*context.watch, name, "says that something was erased, and is not believed", next);
+    }
+    Ok(ledger)
+}
+
+/// The reader of a drill of `tenant`: where this machine is the drill host, it opens the copies that were sealed to it, and says so.
+///
+/// # Errors
+/// As [`reader`], and of the keys stores.
+pub async fn drill_reader(context: &Context, config: &Config, tenant: &str) -> Result<Reader, Failure> {
+    let identities = Identities::open(config.keys.identities.as_deref());
+    let Some(host) = &config.keys.drill_identity else {
+        return reader_of(context, config, Role::Reader, identities).await;
+    };
+    let tenant = config.tenant(tenant)?;
+    let scopes = [Scope::Tenant(tenant.id.clone()), Scope::Cluster(tenant.cluster.clone())].into();
+    let Some(stores) = key::stores(context, config, Role::Reader).await? else {
+        return reader_of(context, config, Role::Reader, identities).await;
+    };
+    let given = opening::by_drill_host(&stores, &read_identity(host)?, &scopes).await?;
+    for (scope, epoch) in given.keys() {
+        tracing::info!(%scope, epoch, "the drill host opened its copy of a key");
+        watch::note(&*context.watch, scope.to_string(), format!("epoch {epoch} was opened with the drill host's key"));
+    }
+    reader_of(context, config, Role::Reader, identities.with(given)).await
 }
 
 /// The writer.
@@ -82,10 +129,15 @@ pub async fn writer(context: &Context, config: &Config) -> Result<Arc<Writer>, F
             "set [keys] writer to the file that `lifeboat init` made",
         ));
     };
-    let bundle = Arc::new(WriterBundle::read(path)?);
+    let mut bundle = WriterBundle::read(path)?;
     let options =
         WriterOptions { slack: config.retention.slack, rebase: config.retention.rebase, ..WriterOptions::default() };
     let store = store(context, config, Role::Writer).await?;
+    // Nothing new is sealed to what was erased, also by a machine whose bundle still has its key.
+    for (scope, epoch) in ledger(context, config, &*store).await?.erased().into_keys() {
+        bundle.erase(&scope, epoch);
+    }
+    let bundle = Arc::new(bundle);
     Ok(Arc::new(Writer::open(store, bundle, context.clock.clone(), options)?))
 }
 
