@@ -280,7 +280,7 @@ fn a_custodian_proves_his_key_and_status_forgets_his_warning() {
 
 #[test]
 fn a_shredding_is_typed_twice_signed_by_an_eraser_and_complete_when_the_locks_have_lapsed() {
-    let house = House::new("3s");
+    let house = House::new("4s");
     house.run(&["init", "--spares", "0"]).expect(0);
     house.run(&["key", "shred", "tenant/acme"]).expect(5);
     house.run(&["key", "shred", "tenant/acme", "--yes", "tenant/globex"]).expect(5);
@@ -306,7 +306,7 @@ fn a_shredding_is_typed_twice_signed_by_an_eraser_and_complete_when_the_locks_ha
     // It is renewed no more, and the others are.
     let renewed = house.run(&["key", "renew"]).expect(0);
     assert_eq!(renewed.json["left"], 2);
-    std::thread::sleep(Duration::from_millis(3100));
+    std::thread::sleep(Duration::from_millis(4100));
     house.run(&["key", "renew"]).expect(0);
     let done = house.run(&["key", "shred", "--pending"]).expect(0);
     assert!(done.json["findings"].as_array().unwrap().is_empty());
