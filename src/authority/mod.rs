@@ -11,11 +11,15 @@
 //!
 //! Not here: the keys themselves (`repo::key`, `repo::identities`) and the ledger of what was erased (`repo::erasure`).
 
+pub mod copies;
 pub mod custody;
 pub mod deposit;
 pub mod key_name;
 pub mod key_stores;
 pub mod opening;
+pub mod shred;
+pub mod ssh;
+pub mod upkeep;
 
 #[cfg(test)]
 mod testing;

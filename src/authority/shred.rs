@@ -121,11 +121,7 @@ impl Shredder<'_> {
     ///
     /// # Errors
     /// `Nothing`, of the stores, or of signing.
-    pub async fn request(
-        &self,
-        scope: &Scope,
-        known: impl IntoIterator<Item = u32>,
-    ) -> Result<Erasure, ShredError> {
+    pub async fn request(&self, scope: &Scope, known: impl IntoIterator<Item = u32>) -> Result<Erasure, ShredError> {
         let erased = Ledger::read(self.store, self.erasers).await?.erased();
         let epochs = epochs(self.stores, scope, known).await?;
         let new: BTreeSet<u32> =

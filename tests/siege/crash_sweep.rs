@@ -37,7 +37,8 @@ const WAYS: [fn(u64) -> Fault; 4] = [
 
 /// Tries each way at each call until a run makes fewer calls; `attempt` gives how many it made. Says how many there were.
 async fn sweep(what: &str, attempt: impl AsyncFn(Fault) -> u64) {
-    let each = WAYS.map(|fault| async {
+    let attempt = &attempt;
+    let each = WAYS.map(|fault| async move {
         for call in 1.. {
             if attempt(fault(call)).await < call {
                 return call - 1;
