@@ -12,6 +12,8 @@ pub mod backup;
 pub mod context;
 pub mod demo;
 pub mod drill;
+pub mod expire;
+pub mod hold;
 pub mod init;
 pub mod key;
 mod logs;
@@ -62,6 +64,9 @@ pub enum Command {
     Status(status::Args),
     Restore(restore::Args),
     Drill(drill::Args),
+    Expire(expire::Args),
+    Hold(hold::Args),
+    Unhold(hold::UnholdArgs),
     Demo(demo::Args),
 }
 
@@ -79,6 +84,9 @@ impl Command {
             Self::Status(_) => "status",
             Self::Restore(_) => "restore",
             Self::Drill(_) => "drill",
+            Self::Expire(_) => "expire",
+            Self::Hold(_) => "hold",
+            Self::Unhold(_) => "unhold",
             Self::Demo(_) => "demo",
         }
     }

@@ -14,6 +14,7 @@ use crate::failure::{self, Failure, Kind};
 use crate::ids::Scope;
 use crate::point::stored::Stored;
 use crate::repo::envelope::Verified;
+use crate::repo::hold;
 use crate::repo::reader::What;
 use crate::restore::Restore;
 use crate::restore::around::Commit;
@@ -69,8 +70,17 @@ async fn list(context: &Context, config: &Config, tenant: Option<&str>) -> Resul
         for fork in &stored.forks {
             report.findings.push(not_believed(&fork.names.join(" and "), "they tell different WAL"));
         }
+        let holds = hold::list(&*reader.store, Some(&scope)).await?;
         text += &drawn(&id, &stored, &sets.good, config, context);
-        tenants.insert(id, json_of(&stored, &sets.good));
+        for hold in &holds {
+            text +=
+                &format!("  on hold since {}: {}\n", when::in_zone(hold.opened, &config.estate.timezone), hold.reason);
+        }
+        let mut json = json_of(&stored, &sets.good);
+        if let Some(fields) = json.as_object_mut() {
+            fields.insert("holds".to_owned(), json!(holds));
+        }
+        tenants.insert(id, json);
     }
     report.json = json!({ "tenants": tenants }).as_object().cloned().unwrap_or_default();
     report.text = text;

@@ -10,6 +10,7 @@ use super::outcome::Report;
 use super::table::Table;
 use crate::config::Role;
 use crate::failure::Failure;
+use crate::repo::hold;
 
 use standing::Standing;
 
@@ -46,6 +47,11 @@ pub async fn run(_args: Args, context: &Context) -> Result<Report, Failure> {
         .cloned()
         .unwrap_or_default();
     report.text = table.draw(context.page);
+    let holds = hold::list(&*reader.store, None).await?;
+    for hold in &holds {
+        report.text += &format!("on hold: {} since {}: {}\n", hold.scope, hold.opened, hold.reason);
+    }
+    report.json.insert("holds".to_owned(), json!(holds));
     for caveat in &promises.caveats {
         report.text += &format!("store: {caveat}\n");
     }

@@ -20,7 +20,7 @@ use crate::store::{Listed, Store, StoreError};
 /// How many requests are under way at once, where many small objects are asked for.
 pub const REQUESTS: usize = 16;
 /// How many versions of one name are tried: a forger may pile up junk, not make us read it for ever.
-const VERSIONS: usize = 64;
+pub const VERSIONS: usize = 64;
 
 /// An object that an envelope names: the bytes with the right SHA-256.
 ///
@@ -57,8 +57,15 @@ pub async fn object(store: &dyn Store, wanted: &ObjectRef) -> Result<Bytes, Repo
 pub async fn versions(store: &dyn Store, name: &str) -> Result<Vec<Listed>, RepoError> {
     let mut versions: Vec<Listed> =
         store.list(name).try_filter(|listed| std::future::ready(listed.name == name)).try_collect().await?;
-    versions.sort_by_key(|listed| listed.created);
+    oldest_first(&mut versions);
     Ok(versions)
+}
+
+/// Puts versions in the order in which they came. A store's times are in seconds, and S3 lists what is newest first: of two with one
+/// time the one that is listed later is older. Otherwise junk of the same second would come before what it was laid over.
+pub fn oldest_first(versions: &mut [Listed]) {
+    versions.reverse();
+    versions.sort_by_key(|listed| listed.created);
 }
 
 /// What lies at an envelope's name: versions of it and of its signature.
@@ -95,8 +102,8 @@ pub async fn signed_names(store: &dyn Store, prefix: &str) -> Result<BTreeMap<St
         }
     }
     for candidates in found.values_mut() {
-        candidates.envelopes.sort_by_key(|listed| listed.created);
-        candidates.signatures.sort_by_key(|listed| listed.created);
+        oldest_first(&mut candidates.envelopes);
+        oldest_first(&mut candidates.signatures);
     }
     Ok(found)
 }
@@ -128,7 +135,11 @@ pub async fn envelope(
     Err(trouble)
 }
 
-async fn version(store: &dyn Store, listed: &Listed) -> Result<Option<Bytes>, RepoError> {
+/// The bytes of one version; `None` when it is gone, or longer than an envelope may be.
+///
+/// # Errors
+/// The store's.
+pub async fn version(store: &dyn Store, listed: &Listed) -> Result<Option<Bytes>, RepoError> {
     if listed.bytes > super::envelope::MAX_BYTES as u64 {
         return Ok(None);
     }
@@ -139,7 +150,11 @@ async fn version(store: &dyn Store, listed: &Listed) -> Result<Option<Bytes>, Re
     }
 }
 
-fn verify(
+/// An envelope's bytes and a signature, found at `name`, believed or not.
+///
+/// # Errors
+/// `Signature`, `Envelope`.
+pub fn verify(
     signers: &Signers,
     name: &str,
     bytes: &[u8],
@@ -155,18 +170,16 @@ fn verify(
     Ok(Verified { envelope, digest, bytes, signer: signer.to_owned(), created })
 }
 
-/// Makes the lock of `wanted` end at `until` at the earliest. Contents are not read: a writer may not. Versions of another size are junk.
+/// Makes the lock of `name` end at `until` at the earliest. Contents are not read: a writer may not. Versions of another size are junk;
+/// of those with the right size nobody can tell here which one is true, so all of them must be extended, or it does not count.
 ///
 /// # Errors
 /// `Missing`, or why the store would not.
 pub async fn extend(store: &dyn Store, name: &str, bytes: Option<u64>, until: Timestamp) -> Result<(), RepoError> {
     let mut outcome = Err(RepoError::Missing { name: name.to_owned() });
     for listed in versions(store, name).await?.into_iter().filter(|listed| bytes.is_none_or(|b| b == listed.bytes)) {
-        match store.extend(name, &listed.version, until).await {
-            Ok(()) => outcome = Ok(()),
-            Err(error) if outcome.is_err() => outcome = Err(error.into()),
-            Err(_) => {}
-        }
+        store.extend(name, &listed.version, until).await?;
+        outcome = Ok(());
     }
     outcome
 }

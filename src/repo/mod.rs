@@ -6,6 +6,7 @@
 //! | [`seal`], [`sign`] | age and SSH signatures |
 //! | [`key`], [`identities`], [`ceremony`] | keys that write, keys that read, and making both |
 //! | [`writer`], [`set_writer`], [`stretch`] | putting things in; `study`, `packing` and `pool` are the work behind it |
+//! | [`expire`], [`hold`] | taking away what nobody needs; keeping what an incident needs |
 //! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, `root` keeps inside a folder |
 //!
 //! It knows nothing of PostgreSQL: a relation file is a file, a stretch of WAL is bytes with an LSN range.
@@ -15,8 +16,10 @@ pub mod chunk;
 pub mod chunk_map;
 pub mod envelope;
 pub mod error;
+pub mod expire;
 pub mod extract;
 mod fetch;
+pub mod hold;
 pub mod identities;
 pub mod key;
 pub mod name;

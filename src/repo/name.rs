@@ -4,6 +4,7 @@
 //! <scope>/packs/<hh>/<sha256>.tar.zst.age
 //! <scope>/sets/<source>/<time>-<rand>.{body.jsonl.zst.age, chunks.age, envelope.json, envelope.json.sig}
 //! <scope>/points/<time>-<rand>.{body.json.zst.age, envelope.json, envelope.json.sig}
+//! <scope>/holds/<time>-<rand>.hold.json
 //! <scope>/wal/<system-id>/<history>/<from>-<to>-<sha256>.span.zst.age
 //! wal/<system-id>/<history>/[tail/]<from>-<to>[-<rand>].{bundle.tar, envelope.json, envelope.json.sig}
 //! ```
@@ -168,6 +169,27 @@ impl PointPart {
     }
 }
 
+/// The marker of a hold on a scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldName {
+    pub scope: Scope,
+    pub stamp: Stamp,
+}
+
+impl HoldName {
+    /// The prefix that all markers of a scope share.
+    #[must_use]
+    pub fn prefix(scope: &Scope) -> String {
+        format!("{scope}/holds/")
+    }
+}
+
+impl fmt::Display for HoldName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}.hold.json", Self::prefix(&self.scope), self.stamp)
+    }
+}
+
 /// A stretch of WAL `[from, to)` of one history, or a tail of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StretchName {
@@ -233,6 +255,7 @@ pub enum Name {
     Pack { scope: Scope, digest: Digest },
     Set(SetName, SetPart),
     Point(PointName, PointPart),
+    Hold(HoldName),
     Stretch(StretchName, StretchPart),
     Span { scope: Scope, system_id: SystemId, history: String, from: Lsn, to: Lsn, digest: Digest },
 }
@@ -243,6 +266,7 @@ impl fmt::Display for Name {
             Self::Pack { scope, digest } => pack(scope, *digest),
             Self::Set(name, part) => name.part(*part),
             Self::Point(name, part) => name.part(*part),
+            Self::Hold(name) => name.to_string(),
             Self::Stretch(name, part) => name.part(*part),
             Self::Span { scope, system_id, history, from, to, digest } => {
                 let (history, retry) = (history.clone(), None);
@@ -284,6 +308,10 @@ fn scoped(text: &str) -> Option<Name> {
             let parts = [PointPart::Body, PointPart::Envelope, PointPart::Signature];
             let part = parts.into_iter().find(|part| part.suffix() == rest)?;
             Some(Name::Point(PointName { scope, stamp: Stamp::parse(stamp)? }, part))
+        }
+        ["holds", file] => {
+            let stamp = Stamp::parse(file.strip_suffix(".hold.json")?)?;
+            Some(Name::Hold(HoldName { scope, stamp }))
         }
         ["wal", system_id, history, file] if is_history(history) => {
             let mut range = file.strip_suffix(".span.zst.age")?.split('-');
@@ -350,7 +378,9 @@ mod tests {
         for scope in [Scope::Tenant("acme".into()), Scope::Estate, Scope::Spare(3)] {
             let set = SetName { scope: scope.clone(), source: "main".into(), stamp: stamp.clone() };
             let point = PointName { scope: scope.clone(), stamp: stamp.clone() };
-            let mut names = vec![pack(&scope, digest), stretch_name(false, None).span(&scope, digest)];
+            let hold = HoldName { scope: scope.clone(), stamp: stamp.clone() };
+            let mut names =
+                vec![pack(&scope, digest), stretch_name(false, None).span(&scope, digest), hold.to_string()];
             for part in [SetPart::Body, SetPart::Chunks, SetPart::Envelope, SetPart::Signature] {
                 names.push(set.part(part));
             }

@@ -30,6 +30,7 @@ pub mod counting;
 pub mod failing;
 pub mod local;
 pub mod s3;
+pub mod memory;
 
 /// Which version of an object; opaque, given by the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
