@@ -13,6 +13,7 @@
 //! | [`sandbox`] | the isolated place a restore runs in |
 //! | [`backup`], [`stream`], [`restore`], [`point`] | one recovery point: made, kept up, brought back, listed |
 //! | [`drill`] | a rehearsed restore, its probes, its verdict |
+//! | [`catalog`] | what this machine has read of a store: a cache, rebuildable |
 //! | [`cli`] | one file per command; the only folder that prints |
 //!
 //! The library computes, `cli` speaks. `repo` knows nothing of PostgreSQL and `postgres` nothing of the
@@ -20,6 +21,7 @@
 
 pub mod access;
 pub mod backup;
+pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod config;

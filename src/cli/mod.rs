@@ -9,10 +9,13 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 pub mod backup;
+pub mod catalog;
 pub mod context;
+pub mod copy;
 pub mod demo;
 pub mod drill;
 pub mod expire;
+mod fresh;
 pub mod hold;
 pub mod init;
 pub mod key;
@@ -21,6 +24,7 @@ pub mod open;
 pub mod outcome;
 pub mod points;
 pub mod progress;
+mod recall;
 pub mod restore;
 mod run;
 pub mod sandbox_agent;
@@ -30,6 +34,7 @@ pub mod table;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 
 pub use run::main;
 
@@ -62,11 +67,15 @@ pub enum Command {
     Stream(stream::Args),
     Points(points::Args),
     Status(status::Args),
+    Copy(copy::Args),
     Restore(restore::Args),
     Drill(drill::Args),
     Expire(expire::Args),
     Hold(hold::Args),
     Unhold(hold::UnholdArgs),
+    Verify(verify::Args),
+    #[command(subcommand)]
+    Catalog(catalog::Args),
     Demo(demo::Args),
 }
 
@@ -82,11 +91,14 @@ impl Command {
             Self::Stream(_) => "stream",
             Self::Points(_) => "points",
             Self::Status(_) => "status",
+            Self::Copy(_) => "copy",
             Self::Restore(_) => "restore",
             Self::Drill(_) => "drill",
             Self::Expire(_) => "expire",
             Self::Hold(_) => "hold",
             Self::Unhold(_) => "unhold",
+            Self::Verify(_) => "verify",
+            Self::Catalog(catalog::Args::Rebuild(_)) => "catalog rebuild",
             Self::Demo(_) => "demo",
         }
     }

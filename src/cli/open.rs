@@ -5,18 +5,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::context::Context;
-use crate::config::{self, Cluster, Config, Role, S3Config, StoreConfig};
+use super::recall;
+use crate::config::store::PRIMARY;
+use crate::config::{self, Cluster, Config, Role, S3Config, StoreConfig, Tenant};
 use crate::failure::{Failure, Kind};
+use crate::ids::Scope;
 use crate::postgres::connect::{Server, SslMode};
+use crate::repo::error::RepoError;
 use crate::repo::identities::Identities;
 use crate::repo::key::WriterBundle;
 use crate::repo::reader::Reader;
 use crate::repo::sign::Signers;
+use crate::repo::witness::{self, About, Shown, Verdict};
 use crate::repo::writer::{Writer, WriterOptions};
-use crate::store::Store;
 use crate::store::counting::Counting;
+use crate::store::either::{Either, Place};
 use crate::store::local::LocalStore;
 use crate::store::s3::{Access, S3Options, S3Store};
+use crate::store::{Store, StoreError};
+use crate::watch;
 
 /// Names a file that gets one JSON line for every call on the store: what was read is checked from there, not from our word.
 const STORE_LOG: &str = "LIFEBOAT_STORE_LOG";
@@ -26,11 +33,76 @@ const STORE_LOG: &str = "LIFEBOAT_STORE_LOG";
 /// # Errors
 /// When it is out of reach.
 pub async fn store(context: &Context, config: &Config, role: Role) -> Result<Arc<dyn Store>, Failure> {
-    let store = any(context, &config.store, role).await?;
+    logged(any(context, &config.store, role).await?)
+}
+
+fn logged(store: Arc<dyn Store>) -> Result<Arc<dyn Store>, Failure> {
     match std::env::var_os(STORE_LOG).filter(|value| !value.is_empty()) {
         Some(log) => Ok(Arc::new(Counting::new(store).with_log(Path::new(&log))?)),
         None => Ok(store),
     }
+}
+
+/// The estate's store and its copies, as far as they can be opened: the one that is read first comes first.
+///
+/// # Errors
+/// When none can be.
+pub async fn places(context: &Context, config: &Config, role: Role) -> Result<Vec<Place>, Failure> {
+    let mut places = Vec::new();
+    let mut trouble = None;
+    let named = std::iter::once((PRIMARY, &config.store)).chain(config.copies.iter().map(|(name, at)| (&**name, at)));
+    for (name, at) in named {
+        match any(context, at, role).await {
+            Ok(store) => places.push(Place { name: name.to_owned(), store }),
+            Err(error) if config.copies.is_empty() || error.kind != Kind::Unreachable => return Err(error),
+            Err(error) if name == PRIMARY => {
+                let what = format!("is out of reach, and is not read from: {}", error.cause);
+                watch::warn(&*context.watch, format!("{name} ({})", error.object), what, &*error.next);
+                trouble = Some(error);
+            }
+            Err(error) => {
+                watch::note(&*context.watch, format!("copy {name}"), format!("is out of reach: {}", error.cause));
+                trouble = trouble.or(Some(error));
+            }
+        }
+    }
+    match trouble {
+        Some(trouble) if places.is_empty() => Err(trouble),
+        _ => Ok(places),
+    }
+}
+
+/// What the copies know of the newest envelopes, against what the estate's store shows.
+///
+/// # Errors
+/// Of the store, unless copies can be read in its place: then nothing can be proven.
+pub async fn freshness(context: &Context, config: &Config, about: &About) -> Result<Verdict, Failure> {
+    let signers = Arc::new(Signers::read(&config.keys.signers)?);
+    let mut places = places(context, config, Role::Reader).await?;
+    if places.first().is_none_or(|place| place.name != PRIMARY) {
+        return Ok(witness::judge(&Shown::default(), &[]));
+    }
+    let primary = places.remove(0);
+    match witness::look(&*primary.store, &places, &signers, about, &*context.watch).await {
+        Ok(verdict) => Ok(verdict),
+        Err(RepoError::Store(StoreError::Unreachable { .. })) if !places.is_empty() => {
+            Ok(witness::judge(&Shown::default(), &[]))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What decides what can be restored of these tenants: their scopes, and their clusters'.
+#[must_use]
+pub fn about<'a>(tenants: impl IntoIterator<Item = &'a Tenant>) -> About {
+    let mut about = About::default();
+    for tenant in tenants {
+        about.scopes.push(Scope::Tenant(tenant.id.clone()));
+        about.clusters.push(Scope::Cluster(tenant.cluster.clone()));
+    }
+    about.clusters.sort();
+    about.clusters.dedup();
+    about
 }
 
 /// Any place to keep things that a configuration names, reached as `role`.
@@ -60,30 +132,74 @@ pub fn s3_options(config: &S3Config, role: Role) -> S3Options {
     }
 }
 
-/// A reader that can list and check, and opens what the identities on this machine open.
+/// A reader that can list and check, and opens what the identities on this machine open. It reads the estate's store, and where
+/// that is damaged or out of reach the copies.
 ///
 /// # Errors
-/// When the store or the signers file cannot be read.
+/// When no store or the signers file can be read.
 pub async fn reader(context: &Context, config: &Config) -> Result<Reader, Failure> {
-    reader_with(context, config, Role::Reader, config.keys.identities.as_deref()).await
+    let store = logged(everywhere(context, config).await?)?;
+    reader_of(config, store, config.keys.identities.as_deref())
 }
 
-/// A reader without keys: for what runs on a machine that backs up (as `Role::Writer`), or only looks.
+/// [`reader`] of one store only: a copy, or [`PRIMARY`].
+///
+/// # Errors
+/// As [`reader`], and when no copy is called so.
+pub async fn reader_from(context: &Context, config: &Config, name: &str) -> Result<Reader, Failure> {
+    let at = if name == PRIMARY { &config.store } else { config.copy(name)? };
+    let store = logged(any(context, at, Role::Reader).await?)?;
+    reader_of(config, store, config.keys.identities.as_deref())
+}
+
+/// A reader without keys: for what runs on a machine that backs up (as `Role::Writer`, from the estate's store alone), or only looks.
 ///
 /// # Errors
 /// As [`reader`].
 pub async fn keyless_reader(context: &Context, config: &Config, role: Role) -> Result<Reader, Failure> {
-    reader_with(context, config, role, None).await
+    let store = match role {
+        Role::Reader => logged(everywhere(context, config).await?)?,
+        _ => store(context, config, role).await?,
+    };
+    let reader = reader_of(config, store, None)?;
+    match recall::remembering(context, config, &*reader.store).await {
+        Some(memory) => Ok(reader.with_recall(memory)),
+        None => Ok(reader),
+    }
 }
 
-async fn reader_with(
-    context: &Context,
-    config: &Config,
-    role: Role,
-    identities: Option<&Path>,
-) -> Result<Reader, Failure> {
+/// A reader for verifying one store, the estate's or a copy: what it holds, remembered by nobody. With identities only where it
+/// is to open something.
+///
+/// # Errors
+/// When the store or the signers file cannot be read, or no copy is called so.
+pub async fn verifier(context: &Context, config: &Config, copy: Option<&str>, opens: bool) -> Result<Reader, Failure> {
+    let at = match copy {
+        Some(name) if name != PRIMARY => config.copy(name)?,
+        _ => &config.store,
+    };
+    let store = logged(any(context, at, Role::Verifier).await?)?;
+    reader_of(config, store, config.keys.identities.as_deref().filter(|_| opens))
+}
+
+/// A reader without keys of one place.
+///
+/// # Errors
+/// When the signers file cannot be read.
+pub fn reader_at(config: &Config, place: &Place) -> Result<Reader, Failure> {
+    reader_of(config, Arc::clone(&place.store), None)
+}
+
+async fn everywhere(context: &Context, config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    if config.copies.is_empty() {
+        return any(context, &config.store, Role::Reader).await;
+    }
+    Ok(Arc::new(Either::new(places(context, config, Role::Reader).await?, Arc::clone(&context.watch))))
+}
+
+fn reader_of(config: &Config, store: Arc<dyn Store>, identities: Option<&Path>) -> Result<Reader, Failure> {
     let signers = Arc::new(Signers::read(&config.keys.signers)?);
-    Ok(Reader::open(store(context, config, role).await?, signers, Arc::new(Identities::open(identities))))
+    Ok(Reader::open(store, signers, Arc::new(Identities::open(identities))))
 }
 
 /// The writer.

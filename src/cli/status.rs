@@ -1,17 +1,21 @@
 //! `lifeboat status`: the objectives and how they stand.
 
+mod copies;
 mod standing;
 
 use serde_json::json;
 
 use super::context::Context;
+use super::fresh;
 use super::open;
 use super::outcome::Report;
 use super::table::Table;
-use crate::config::Role;
-use crate::failure::Failure;
+use crate::config::store::PRIMARY;
+use crate::config::{Config, Role};
+use crate::failure::{Failure, Kind};
 use crate::repo::hold;
 
+use copies::Reach;
 use standing::Standing;
 
 /// Show the objectives and how they stand
@@ -52,8 +56,39 @@ pub async fn run(_args: Args, context: &Context) -> Result<Report, Failure> {
         report.text += &format!("on hold: {} since {}: {}\n", hold.scope, hold.opened, hold.reason);
     }
     report.json.insert("holds".to_owned(), json!(holds));
+    behind(&mut report, context, &config).await?;
     for caveat in &promises.caveats {
         report.text += &format!("store: {caveat}\n");
     }
-    Ok(report)
+    let verdict = open::freshness(context, &config, &open::about(config.tenants.values())).await?;
+    Ok(fresh::told(report, &verdict))
+}
+
+/// How far each copy is behind.
+async fn behind(report: &mut Report, context: &Context, config: &Config) -> Result<(), Failure> {
+    if config.copies.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&["copy", "newest point", "WAL behind", "by"]);
+    let (mut copies, mut store) = (serde_json::Map::new(), Reach::default());
+    for place in open::places(context, config, Role::Reader).await? {
+        match Reach::of(&place, config).await {
+            Ok(reach) if place.name == PRIMARY => store = reach,
+            Ok(reach) => {
+                let standing = copies::Standing::of(&place, reach, &store);
+                table.row(standing.row(&place.name));
+                copies.insert(place.name, json!(standing));
+            }
+            // That it does not answer has been said.
+            Err(failure) if failure.kind == Kind::Unreachable => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    for name in config.copies.keys().filter(|name| !copies.contains_key(*name)).cloned().collect::<Vec<_>>() {
+        table.row([name.as_str().into(), "out of reach".into()]);
+        copies.insert(name, serde_json::Value::Null);
+    }
+    report.text += &table.draw(context.page);
+    report.json.insert("copies".to_owned(), copies.into());
+    Ok(())
 }

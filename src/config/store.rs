@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::item::Item;
+use super::item::{Item, plain_name};
 use super::table::Table;
 
 /// Where things are kept.
@@ -96,6 +96,22 @@ pub(super) fn store(table: Table<'_>) -> StoreConfig {
     };
     table.finish();
     store
+}
+
+/// What the estate's own store is called where copies are named; no copy may have the name.
+pub const PRIMARY: &str = "primary";
+
+pub(super) fn copies(root: &Table<'_>) -> BTreeMap<String, StoreConfig> {
+    let mut copies = BTreeMap::new();
+    for (name, item) in root.named("copies") {
+        match plain_name(&name) {
+            Ok(()) if name == PRIMARY => item.report("is what the estate's own store is called; choose another name"),
+            Ok(()) => {}
+            Err(what) => item.report(what),
+        }
+        copies.insert(name, store(item.table()));
+    }
+    copies
 }
 
 fn s3(table: &Table<'_>) -> S3Config {

@@ -14,6 +14,7 @@ use super::envelope::{Envelope, ObjectRef, Verified};
 use super::error::RepoError;
 use super::name;
 use super::sign::Signers;
+use super::witness::HEADS;
 use crate::ids::Digest;
 use crate::store::{Listed, Store, StoreError};
 
@@ -48,6 +49,24 @@ pub async fn object(store: &dyn Store, wanted: &ObjectRef) -> Result<Bytes, Repo
     } else {
         Err(RepoError::Missing { name })
     }
+}
+
+/// As [`object`], with the version that has the right bytes: of several the oldest.
+///
+/// # Errors
+/// As [`object`].
+pub async fn located(store: &dyn Store, wanted: &ObjectRef) -> Result<(Bytes, Listed), RepoError> {
+    let versions = versions(store, &wanted.name).await?;
+    let any = !versions.is_empty();
+    for listed in versions.into_iter().filter(|listed| listed.bytes == wanted.bytes).take(VERSIONS) {
+        match store.get(&wanted.name, Some(&listed.version), None).await {
+            Ok(bytes) if Digest::of(&bytes) == wanted.sha256 => return Ok((bytes, listed)),
+            Ok(_) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let name = wanted.name.clone();
+    Err(if any { RepoError::Altered { name, wanted: wanted.sha256 } } else { RepoError::Missing { name } })
 }
 
 /// Every version of exactly `name`, oldest first.
@@ -95,6 +114,10 @@ pub async fn signed_names(store: &dyn Store, prefix: &str) -> Result<BTreeMap<St
     let mut found: BTreeMap<String, Candidates> = BTreeMap::new();
     let mut listing = store.list(prefix);
     while let Some(listed) = listing.try_next().await? {
+        // Copies of envelopes that lie elsewhere, there for a witness only.
+        if listed.name.starts_with(HEADS) && !prefix.starts_with(HEADS) {
+            continue;
+        }
         if let Some(name) = listed.name.strip_suffix(".sig") {
             found.entry(name.to_owned()).or_default().signatures.push(listed);
         } else if listed.name.ends_with(".envelope.json") {
@@ -108,6 +131,33 @@ pub async fn signed_names(store: &dyn Store, prefix: &str) -> Result<BTreeMap<St
     Ok(found)
 }
 
+/// A version as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadVersion {
+    pub listed: Listed,
+    pub bytes: Bytes,
+}
+
+/// An envelope that is believed, with what was read of it.
+#[derive(Debug, Clone)]
+pub struct ReadEnvelope {
+    pub verified: Verified,
+    pub envelope: ReadVersion,
+    pub signature: ReadVersion,
+}
+
+impl ReadEnvelope {
+    /// Believes what was read, when the signature is right and was right at the time the store gives.
+    ///
+    /// # Errors
+    /// `Signature`, `Envelope`.
+    pub fn believe(signers: &Signers, envelope: ReadVersion, signature: ReadVersion) -> Result<Self, RepoError> {
+        let listed = &envelope.listed;
+        let verified = verify(signers, &listed.name, &envelope.bytes, &signature.bytes, listed.created)?;
+        Ok(Self { verified, envelope, signature })
+    }
+}
+
 /// The envelope at `name` among its candidates: the oldest version that a believed signature covers.
 ///
 /// # Errors
@@ -118,18 +168,60 @@ pub async fn envelope(
     name: &str,
     candidates: &Candidates,
 ) -> Result<Verified, RepoError> {
-    let mut signatures = Vec::new();
-    for listed in candidates.signatures.iter().take(VERSIONS) {
-        signatures.extend(version(store, listed).await?);
-    }
+    read_envelope(store, signers, name, candidates).await.map(|read| read.verified)
+}
+
+/// An envelope with the very versions that were believed, which may lie under junk.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    pub envelope: Verified,
+    pub version: Listed,
+    pub signature: Listed,
+}
+
+/// As [`envelope`], with where it was found.
+///
+/// # Errors
+/// As [`envelope`].
+pub async fn signed(
+    store: &dyn Store,
+    signers: &Signers,
+    name: &str,
+    candidates: &Candidates,
+) -> Result<Signed, RepoError> {
+    let read = read_envelope(store, signers, name, candidates).await?;
+    Ok(Signed { envelope: read.verified, version: read.envelope.listed, signature: read.signature.listed })
+}
+
+/// As [`envelope`], with what was read of it. A signature is read when it is needed: usually there is one.
+///
+/// # Errors
+/// As [`envelope`].
+pub async fn read_envelope(
+    store: &dyn Store,
+    signers: &Signers,
+    name: &str,
+    candidates: &Candidates,
+) -> Result<ReadEnvelope, RepoError> {
     let mut trouble = RepoError::Unsigned { name: name.to_owned() };
+    let mut signatures: Vec<ReadVersion> = Vec::new();
+    let mut unread = candidates.signatures.iter().take(VERSIONS);
     for listed in candidates.envelopes.iter().take(VERSIONS) {
         let Some(bytes) = version(store, listed).await? else { continue };
-        for signature in &signatures {
-            match verify(signers, name, &bytes, signature, listed.created) {
-                Ok(verified) => return Ok(verified),
+        let envelope = ReadVersion { listed: listed.clone(), bytes };
+        let mut at = 0;
+        loop {
+            if at == signatures.len() {
+                let Some(listed) = unread.next() else { break };
+                let Some(bytes) = version(store, listed).await? else { continue };
+                signatures.push(ReadVersion { listed: listed.clone(), bytes });
+            }
+            let Some(signature) = signatures.get(at) else { break };
+            match ReadEnvelope::believe(signers, envelope.clone(), signature.clone()) {
+                Ok(read) => return Ok(read),
                 Err(error) => trouble = error,
             }
+            at += 1;
         }
     }
     Err(trouble)

@@ -7,13 +7,16 @@
 //! | [`key`], [`identities`], [`ceremony`] | keys that write, keys that read, and making both |
 //! | [`writer`], [`set_writer`], [`stretch`] | putting things in; `study`, `packing` and `pool` are the work behind it |
 //! | [`expire`], [`hold`] | taking away what nobody needs; keeping what an incident needs |
-//! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, `root` keeps inside a folder |
+//! | [`verify`] | whether all of it is there, is what it was, opens |
+//! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, [`recall`] spares reading twice, `root` keeps inside a folder |
+//! | [`copy`], [`witness`] | a second store with the same, and what it knows that the first one hides |
 //!
 //! It knows nothing of PostgreSQL: a relation file is a file, a stretch of WAL is bytes with an LSN range.
 
 pub mod ceremony;
 pub mod chunk;
 pub mod chunk_map;
+pub mod copy;
 pub mod envelope;
 pub mod error;
 pub mod expire;
@@ -27,6 +30,7 @@ pub mod pack;
 mod packing;
 mod pool;
 pub mod reader;
+pub mod recall;
 mod root;
 pub mod seal;
 pub mod set;
@@ -34,7 +38,9 @@ pub mod set_writer;
 pub mod sign;
 pub mod stretch;
 mod study;
+pub mod verify;
 pub mod window;
+pub mod witness;
 pub mod writer;
 
 #[cfg(test)]

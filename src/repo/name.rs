@@ -40,6 +40,14 @@ impl Stamp {
         Ok(Self(format!("{}-{}", now.strftime("%Y%m%dT%H%M%SZ"), random_hex()?)))
     }
 
+    /// The time in it; `None` where the digits are none.
+    #[must_use]
+    pub fn time(&self) -> Option<Timestamp> {
+        let (time, _) = self.0.split_once('-')?;
+        let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time).ok()?;
+        Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let (time, rand) = text.split_once('-')?;
         let digits = |part: &str, n| part.len() == n && part.bytes().all(|b| b.is_ascii_digit());
@@ -374,6 +382,7 @@ mod tests {
     fn every_name_parses_back_to_itself() {
         let stamp = Stamp::new("2026-11-22T07:24:00Z".parse().unwrap()).unwrap();
         assert!(stamp.to_string().starts_with("20261122T072400Z-"));
+        assert_eq!(stamp.time(), Some("2026-11-22T07:24:00Z".parse().unwrap()));
         let digest = Digest::of(b"pack");
         for scope in [Scope::Tenant("acme".into()), Scope::Estate, Scope::Spare(3)] {
             let set = SetName { scope: scope.clone(), source: "main".into(), stamp: stamp.clone() };

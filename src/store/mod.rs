@@ -27,10 +27,11 @@ use crate::failure::{Failure, Kind};
 
 pub mod contract;
 pub mod counting;
+pub mod either;
 pub mod failing;
 pub mod local;
-pub mod s3;
 pub mod memory;
+pub mod s3;
 
 /// Which version of an object; opaque, given by the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

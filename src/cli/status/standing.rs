@@ -119,7 +119,7 @@ impl Standing {
 }
 
 /// Seconds as people say them.
-fn ago(seconds: Option<i64>) -> String {
+pub fn ago(seconds: Option<i64>) -> String {
     match seconds {
         None => "-".into(),
         Some(seconds @ 0..120) => format!("{seconds} s"),
