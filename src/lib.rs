@@ -8,6 +8,7 @@
 //! | [`config`] | `lifeboat.toml`: what one estate protects |
 //! | [`store`] | bytes at names, with locks |
 //! | [`repo`] | the format: keys, packs, sets, envelopes, points, stretches of WAL |
+//! | [`authority`] | who may open and who may destroy: custody, keys stores, erasure |
 //! | [`postgres`] | the replication protocol, base backups, WAL split by tenant, a recovered server |
 //! | [`filestore`], [`access`] | Odoo's attachments; who may do what |
 //! | [`sandbox`] | the isolated place a restore runs in |
@@ -20,6 +21,7 @@
 //! repository: they meet in [`backup`], [`stream`] and [`restore`]. `tests/house.rs` keeps the direction of imports.
 
 pub mod access;
+pub mod authority;
 pub mod backup;
 pub mod catalog;
 pub mod cli;

@@ -56,7 +56,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
         watch::note(&*context.watch, path.display().to_string(), "is there already and is left as it is");
     }
     let config = Config::load(&path)?;
-    let made = key::make_missing(&config, args.spares)?;
+    let made = key::make_missing(context, &config, args.spares).await?;
     Ok(report(&path, wrote, &config, &made))
 }
 

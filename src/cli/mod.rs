@@ -85,8 +85,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Init(_) => "init",
-            Self::Key(key::Args::New(_)) => "key new",
-            Self::Key(key::Args::List(_)) => "key list",
+            Self::Key(args) => args.name(),
             Self::Backup(_) => "backup",
             Self::Stream(_) => "stream",
             Self::Points(_) => "points",

@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::context::Context;
-use super::recall;
+use super::{key, recall};
+use crate::authority::opening;
 use crate::config::store::PRIMARY;
 use crate::config::{self, Cluster, Config, Role, S3Config, StoreConfig, Tenant};
 use crate::failure::{Failure, Kind};
 use crate::ids::Scope;
 use crate::postgres::connect::{Server, SslMode};
+use crate::repo::erasure::{self, Ledger};
 use crate::repo::error::RepoError;
-use crate::repo::identities::Identities;
+use crate::repo::identities::{Identities, read_identity};
 use crate::repo::key::WriterBundle;
 use crate::repo::reader::Reader;
 use crate::repo::sign::Signers;
@@ -139,7 +141,7 @@ pub fn s3_options(config: &S3Config, role: Role) -> S3Options {
 /// When no store or the signers file can be read.
 pub async fn reader(context: &Context, config: &Config) -> Result<Reader, Failure> {
     let store = logged(everywhere(context, config).await?)?;
-    reader_of(config, store, config.keys.identities.as_deref())
+    reader_of(context, config, store, Identities::open(config.keys.identities.as_deref())).await
 }
 
 /// [`reader`] of one store only: a copy, or [`PRIMARY`].
@@ -149,7 +151,7 @@ pub async fn reader(context: &Context, config: &Config) -> Result<Reader, Failur
 pub async fn reader_from(context: &Context, config: &Config, name: &str) -> Result<Reader, Failure> {
     let at = if name == PRIMARY { &config.store } else { config.copy(name)? };
     let store = logged(any(context, at, Role::Reader).await?)?;
-    reader_of(config, store, config.keys.identities.as_deref())
+    reader_of(context, config, store, Identities::open(config.keys.identities.as_deref())).await
 }
 
 /// A reader without keys: for what runs on a machine that backs up (as `Role::Writer`, from the estate's store alone), or only looks.
@@ -161,7 +163,7 @@ pub async fn keyless_reader(context: &Context, config: &Config, role: Role) -> R
         Role::Reader => logged(everywhere(context, config).await?)?,
         _ => store(context, config, role).await?,
     };
-    let reader = reader_of(config, store, None)?;
+    let reader = reader_of(context, config, store, Identities::open(None)).await?;
     match recall::remembering(context, config, &*reader.store).await {
         Some(memory) => Ok(reader.with_recall(memory)),
         None => Ok(reader),
@@ -179,15 +181,16 @@ pub async fn verifier(context: &Context, config: &Config, copy: Option<&str>, op
         _ => &config.store,
     };
     let store = logged(any(context, at, Role::Verifier).await?)?;
-    reader_of(config, store, config.keys.identities.as_deref().filter(|_| opens))
+    let identities = Identities::open(config.keys.identities.as_deref().filter(|_| opens));
+    reader_of(context, config, store, identities).await
 }
 
 /// A reader without keys of one place.
 ///
 /// # Errors
 /// When the signers file cannot be read.
-pub fn reader_at(config: &Config, place: &Place) -> Result<Reader, Failure> {
-    reader_of(config, Arc::clone(&place.store), None)
+pub async fn reader_at(context: &Context, config: &Config, place: &Place) -> Result<Reader, Failure> {
+    reader_of(context, config, Arc::clone(&place.store), Identities::open(None)).await
 }
 
 async fn everywhere(context: &Context, config: &Config) -> Result<Arc<dyn Store>, Failure> {
@@ -197,9 +200,53 @@ async fn everywhere(context: &Context, config: &Config) -> Result<Arc<dyn Store>
     Ok(Arc::new(Either::new(places(context, config, Role::Reader).await?, Arc::clone(&context.watch))))
 }
 
-fn reader_of(config: &Config, store: Arc<dyn Store>, identities: Option<&Path>) -> Result<Reader, Failure> {
+/// What was erased is opened no more, whatever keys turn up.
+async fn reader_of(
+    context: &Context,
+    config: &Config,
+    store: Arc<dyn Store>,
+    identities: Identities,
+) -> Result<Reader, Failure> {
     let signers = Arc::new(Signers::read(&config.keys.signers)?);
-    Ok(Reader::open(store, signers, Arc::new(Identities::open(identities))))
+    let erased = ledger(context, config, &*store).await?.erased();
+    Ok(Reader::open(store, signers, Arc::new(identities.refusing(erased))))
+}
+
+/// What was erased, by those whom the signers file lets erase. Whoever opens anything asks this first.
+///
+/// # Errors
+/// When the store or the signers file cannot be read.
+pub async fn ledger(context: &Context, config: &Config, store: &dyn Store) -> Result<Ledger, Failure> {
+    let erasers = Signers::read_for(&config.keys.signers, erasure::NAMESPACE)?;
+    let ledger = Ledger::read(store, &erasers).await?;
+    for name in &ledger.unbelieved {
+        let next = "find out who put it there; an eraser needs a line of the signers file with namespaces=\"lifeboat-erasure\"";
+        watch::warn(&*context.watch, name, "says that something was erased, and is not believed", next);
+    }
+    Ok(ledger)
+}
+
+/// The reader of a drill of `tenant`: where this machine is the drill host, it opens the copies that were sealed to it, and says so.
+///
+/// # Errors
+/// As [`reader`], and of the keys stores.
+pub async fn drill_reader(context: &Context, config: &Config, tenant: &str) -> Result<Reader, Failure> {
+    let identities = Identities::open(config.keys.identities.as_deref());
+    let store = logged(everywhere(context, config).await?)?;
+    let Some(host) = &config.keys.drill_identity else {
+        return reader_of(context, config, store, identities).await;
+    };
+    let tenant = config.tenant(tenant)?;
+    let scopes = [Scope::Tenant(tenant.id.clone()), Scope::Cluster(tenant.cluster.clone())].into();
+    let Some(stores) = key::stores(context, config, Role::Reader).await? else {
+        return reader_of(context, config, store, identities).await;
+    };
+    let given = opening::by_drill_host(&stores, &read_identity(host)?, &scopes).await?;
+    for (scope, epoch) in given.keys() {
+        tracing::info!(%scope, epoch, "the drill host opened its copy of a key");
+        watch::note(&*context.watch, scope.to_string(), format!("epoch {epoch} was opened with the drill host's key"));
+    }
+    reader_of(context, config, store, identities.with(given)).await
 }
 
 /// The writer.
@@ -215,10 +262,15 @@ pub async fn writer(context: &Context, config: &Config) -> Result<Arc<Writer>, F
             "set [keys] writer to the file that `lifeboat init` made",
         ));
     };
-    let bundle = Arc::new(WriterBundle::read(path)?);
+    let mut bundle = WriterBundle::read(path)?;
     let options =
         WriterOptions { slack: config.retention.slack, rebase: config.retention.rebase, ..WriterOptions::default() };
     let store = store(context, config, Role::Writer).await?;
+    // Nothing new is sealed to what was erased, also by a machine whose bundle still has its key.
+    for (scope, epoch) in ledger(context, config, &*store).await?.erased().into_keys() {
+        bundle.erase(&scope, epoch);
+    }
+    let bundle = Arc::new(bundle);
     Ok(Arc::new(Writer::open(store, bundle, context.clock.clone(), options)?))
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::context::Context;
 use super::fresh;
+use super::key::{self, standing::of_erasures};
 use super::open;
 use super::outcome::Report;
 use super::table::Table;
@@ -45,11 +46,17 @@ pub async fn run(_args: Args, context: &Context) -> Result<Report, Failure> {
         table.row(standing.row(tenant));
         tenants.insert(tenant.id.clone(), json!(standing));
     }
+    let ledger = open::ledger(context, &config, &*reader.store).await?;
+    report.findings.extend(of_erasures(&ledger.erasures()));
+    let keys = key::standing::Standing::of(context, &config, &ledger).await?;
     let promises = reader.store.promises();
-    report.json = json!({ "tenants": tenants, "store": { "place": reader.store.place(), "promises": promises } })
-        .as_object()
-        .cloned()
-        .unwrap_or_default();
+    let mut fields = json!({ "tenants": tenants, "store": { "place": reader.store.place(), "promises": promises } });
+    fields["erasures"] = json!(ledger.erasures());
+    if let Some(keys) = keys {
+        fields["keys"] = keys.json();
+        report.findings.extend(keys.findings);
+    }
+    report.json = fields.as_object().cloned().unwrap_or_default();
     report.text = table.draw(context.page);
     let holds = hold::list(&*reader.store, None).await?;
     for hold in &holds {

@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod duration;
 pub mod error;
 mod item;
+pub mod keys;
 pub mod nearest;
 pub mod place;
 pub mod retention;
@@ -31,7 +32,8 @@ pub mod when;
 
 pub use cluster::{Cluster, SslMode};
 pub use error::{ConfigError, ConfigErrors, Problem};
-pub use place::{Drill, Keys, OdooCommand, SandboxConfig, SandboxKind};
+pub use keys::{CustodyConfig, Keys};
+pub use place::{Drill, OdooCommand, SandboxConfig, SandboxKind};
 pub use retention::Retention;
 pub use secret::Secret;
 pub use store::{Role, S3Config, StoreConfig};
@@ -192,7 +194,8 @@ fn read(path: &Path, root: Table<'_>) -> Config {
         estate: estate(root.table("estate")),
         store: store::store(root.table("store")),
         copies: store::copies(&root),
-        keys: place::keys(root.table("keys")),
+
+        keys: keys::keys(root.table("keys")),
         clusters: clusters.into_iter().map(|(name, item)| (name.clone(), cluster::cluster(&name, &item))).collect(),
         tenants: (root.named("tenants").into_iter())
             .map(|(id, item)| (id.clone(), tenant::tenant(&id, &item, &names, &mut claims)))

@@ -5,6 +5,7 @@
 //! | [`name`], [`chunk`], [`pack`], [`set`], [`chunk_map`], [`envelope`] | the shape of each thing, in bytes; no store, no clock |
 //! | [`seal`], [`sign`] | age and SSH signatures |
 //! | [`key`], [`identities`], [`ceremony`] | keys that write, keys that read, and making both |
+//! | [`erasure`] | which keys were destroyed on purpose |
 //! | [`writer`], [`set_writer`], [`stretch`] | putting things in; `study`, `packing` and `pool` are the work behind it |
 //! | [`expire`], [`hold`] | taking away what nobody needs; keeping what an incident needs |
 //! | [`verify`] | whether all of it is there, is what it was, opens |
@@ -18,6 +19,7 @@ pub mod chunk;
 pub mod chunk_map;
 pub mod copy;
 pub mod envelope;
+pub mod erasure;
 pub mod error;
 pub mod expire;
 pub mod extract;

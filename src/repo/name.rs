@@ -48,7 +48,9 @@ impl Stamp {
         Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads what [`Stamp`] prints.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let (time, rand) = text.split_once('-')?;
         let digits = |part: &str, n| part.len() == n && part.bytes().all(|b| b.is_ascii_digit());
         let (day, clock) = time.strip_suffix('Z')?.split_once('T')?;

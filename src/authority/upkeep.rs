@@ -1,0 +1,215 @@
+//! Locks of key files that roll, and what a person should know about the keys.
+//!
+//! Each run of `verify` makes every lock end a full `lock` from then. When nobody renews, an attacker who waits could remove keys once the
+//! locks have lapsed: so a renewal that was missed is a warning within a day, while four weeks are left. What is to go is not renewed: keys that were erased, the drill
+//! host's copies of tenants that opted out, the groups of earlier custody generations.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use age::x25519::Recipient;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::custody::CustodyError;
+use super::custody::generation::Generation;
+use super::key_name::KeyName;
+use super::key_stores::{Inventory, KeyStoreError, KeyStores, after};
+use crate::ids::Scope;
+use crate::store::StoreError;
+use crate::watch::{Finding, Level};
+
+/// `verify` is expected to renew this often; after as long again it is missed.
+const EVERY: SignedDuration = SignedDuration::from_hours(24);
+
+/// What is to be kept.
+#[derive(Debug, Clone, Default)]
+pub struct Keep {
+    /// By the ledger.
+    pub erased: BTreeMap<(Scope, u32), Timestamp>,
+    /// The scopes that opted in to the drill host.
+    pub drill: BTreeSet<Scope>,
+    /// The present generation of custody.
+    pub custody: Option<u32>,
+}
+
+impl Keep {
+    /// Whether a file's lock is to be renewed.
+    #[must_use]
+    pub fn keeps(&self, name: &KeyName) -> bool {
+        let erased = |scope: &Scope, epoch: u32| self.erased.contains_key(&(scope.clone(), epoch));
+        match name {
+            KeyName::Scope { scope, epoch } => !erased(scope, *epoch),
+            KeyName::Drill { scope, epoch } => self.drill.contains(scope) && !erased(scope, *epoch),
+            KeyName::Group { custody, .. } => self.custody.is_none_or(|present| *custody >= present),
+            KeyName::Copy { .. } | KeyName::Earlier { .. } | KeyName::Manifest { .. } => true,
+            // Of use until the next proof, which is due long before.
+            KeyName::Challenge { .. } | KeyName::Proof { .. } => false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Renewed {
+    pub files: usize,
+    /// Left to lapse.
+    pub left: usize,
+}
+
+/// Renews the locks of everything that is to be kept, in every store here.
+///
+/// # Errors
+/// Of the first store that fails; run again, it goes on.
+pub async fn renew(stores: &KeyStores, keep: &Keep, lock: SignedDuration) -> Result<Renewed, KeyStoreError> {
+    let mut renewed = Renewed::default();
+    for store in &stores.0 {
+        let until = after(store.now().await?, lock);
+        for (name, versions) in store.names("").await? {
+            if keep.keeps(&name) {
+                store.renew(&versions, until).await?;
+                renewed.files += 1;
+            } else {
+                renewed.left += 1;
+            }
+        }
+    }
+    Ok(renewed)
+}
+
+/// Copies what only one store has to the other, as it lies there: after a store was lost and begun anew. A manifest only where it names the
+/// `pinned` custody key: otherwise one administrator could make both agree on his own.
+///
+/// # Errors
+/// `NotTwo`, or of the stores.
+pub async fn mend(
+    stores: &KeyStores,
+    keep: &Keep,
+    pinned: Option<&Recipient>,
+    lock: SignedDuration,
+) -> Result<Vec<KeyName>, CustodyError> {
+    let [one, other] = stores.both()?;
+    let mut mended = Vec::new();
+    for (from, to) in [(one, other), (other, one)] {
+        let there = to.names("").await?;
+        for name in from.names("").await?.into_keys().filter(|name| keep.keeps(name) && !there.contains_key(name)) {
+            let Some(bytes) = from.read(&name).await?.into_iter().next() else { continue };
+            if let KeyName::Manifest { custody } = name
+                && Generation::parse(&bytes, custody).map(|found| found.recipient).as_ref() != pinned
+            {
+                continue;
+            }
+            to.put(&name, &bytes, lock).await?;
+            mended.push(name);
+        }
+    }
+    Ok(mended)
+}
+
+/// What is known when the keys are judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    pub inventory: &'a Inventory,
+    /// The names of the stores that answered.
+    pub stores: &'a [String],
+    pub keep: &'a Keep,
+    pub lock: SignedDuration,
+    /// What the writer seals to.
+    pub sealed: &'a BTreeMap<Scope, u32>,
+    /// When each custodian last proved his key; `None` for never.
+    pub proofs: &'a BTreeMap<String, Option<Timestamp>>,
+    pub proof: SignedDuration,
+    pub now: Timestamp,
+}
+
+/// What a person should know. Pure.
+#[must_use]
+pub fn judge(known: &Known<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut warn = |object: String, what: String, next: &str| {
+        findings.push(Finding { level: Level::Warning, object, what, next: next.to_owned() });
+    };
+    for (store, late) in late(known) {
+        let (name, ends) = late.first;
+        let what = match ends {
+            Some(ends) if ends > known.now => {
+                format!("{} locks were not renewed when due; that of {name} ends at {ends}", late.count)
+            }
+            _ => format!("{} key files have no lock any more, {name} among them: whoever may delete can", late.count),
+        };
+        warn(
+            format!("keys store {store}"),
+            what,
+            "find out why `lifeboat verify` did not renew them, and run `lifeboat key renew`",
+        );
+    }
+    for (name, held) in known.inventory.iter().filter(|(name, _)| known.keep.keeps(name)) {
+        for store in known.stores.iter().filter(|store| !held.contains_key(*store)) {
+            let next = "find out who took it away; `lifeboat key renew --mend` copies it from the other store";
+            warn(name.to_string(), format!("is not in keys store {store}"), next);
+        }
+    }
+    for (scope, epoch) in known.sealed {
+        let name = KeyName::Scope { scope: scope.clone(), epoch: *epoch };
+        if !known.inventory.contains_key(&name) && !known.keep.erased.contains_key(&(scope.clone(), *epoch)) {
+            let next = "run `lifeboat key split` where its identity lies, or `lifeboat key rotate`";
+            warn(scope.to_string(), format!("epoch {epoch} is sealed to, and its key is in no keys store"), next);
+        }
+    }
+    for (custodian, last) in known.proofs {
+        let what = match last {
+            Some(last) if known.now.duration_since(*last) <= known.proof => continue,
+            Some(last) => format!("last proved his key at {last}"),
+            None => "has never proved that he has his key".to_owned(),
+        };
+        warn(format!("custodian {custodian}"), what, "run `lifeboat key prove NAME --out FILE` and send him the file");
+    }
+    findings
+}
+
+struct Late<'a> {
+    count: usize,
+    first: (&'a KeyName, Option<Timestamp>),
+}
+
+/// Per store, the files whose locks end earlier than a renewal in time would have made them; with the one that ends first.
+fn late<'a>(known: &Known<'a>) -> BTreeMap<&'a str, Late<'a>> {
+    // Short locks, as tests have them, are renewed more often.
+    let missed = after(known.now, known.lock - (EVERY * 2).min(known.lock / 2));
+    let mut late: BTreeMap<&str, Late<'a>> = BTreeMap::new();
+    for (name, held) in known.inventory.iter().filter(|(name, _)| known.keep.keeps(name)) {
+        for (store, held) in held {
+            let ends = held.lock.retained_until;
+            if ends.is_some_and(|ends| ends >= missed) {
+                continue;
+            }
+            let found = late.entry(store).or_insert(Late { count: 0, first: (name, ends) });
+            found.count += 1;
+            if ends < found.first.1 {
+                found.first = (name, ends);
+            }
+        }
+    }
+    late
+}
+
+/// Removes what is not to be kept and whose locks have lapsed: with the eraser's credential. What is locked still stays.
+///
+/// # Errors
+/// Of the first store that fails; run again, it goes on.
+pub async fn tidy(stores: &KeyStores, keep: &Keep) -> Result<usize, KeyStoreError> {
+    let mut removed = 0;
+    for store in &stores.0 {
+        for (name, versions) in store.names("").await? {
+            if keep.keeps(&name) {
+                continue;
+            }
+            for listed in versions {
+                match store.store.remove(&listed.name, &listed.version).await {
+                    Ok(()) => removed += 1,
+                    Err(StoreError::Locked { .. } | StoreError::NotFound { .. }) => {}
+                    Err(source) => return Err(KeyStoreError::Store { store: store.name.clone(), source }),
+                }
+            }
+        }
+    }
+    Ok(removed)
+}

@@ -1,0 +1,56 @@
+//! `lifeboat key renew`: the locks of key files, rolled on; what `verify` does with each run.
+
+use serde_json::json;
+
+use super::custody;
+use crate::authority::custody::generation;
+use crate::authority::upkeep;
+use crate::cli::context::Context;
+use crate::cli::open;
+use crate::cli::outcome::Report;
+use crate::config::{Config, Role};
+use crate::failure::Failure;
+
+/// Make the locks of all key files end a full `keys.lock` from now
+///
+/// `lifeboat verify` does this too. What is to go is left to lapse: erased keys, the drill host's copies of tenants that opted out, the groups of
+/// earlier custody keys.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    lifeboat key renew\n  \
+    lifeboat key renew --mend                 after one keys store was lost and begun anew")]
+pub struct Renew {
+    /// Copy what only one keys store has to the other
+    #[arg(long)]
+    pub mend: bool,
+}
+
+pub(super) async fn renew(args: &Renew, context: &Context) -> Result<Report, Failure> {
+    let config = context.config()?;
+    let mut mended = Vec::new();
+    if args.mend {
+        let stores = custody::needed(context, &config, Role::Writer).await?;
+        let keep = kept(context, &config, &stores).await?;
+        let pinned = custody::pinned(custody::of_config(&config)?)?;
+        mended = upkeep::mend(&stores, &keep, pinned.as_ref(), config.keys.lock).await?;
+    }
+    let stores = custody::needed(context, &config, Role::Verifier).await?;
+    let keep = kept(context, &config, &stores).await?;
+    let renewed = upkeep::renew(&stores, &keep, config.keys.lock).await?;
+    let mut text: String = mended.iter().map(|name| format!("copied {name}\n")).collect();
+    text += &format!("renewed the locks of {} key files, left {} to lapse\n", renewed.files, renewed.left);
+    let mended: Vec<String> = mended.iter().map(ToString::to_string).collect();
+    Ok(Report::new(json!({ "renewed": renewed.files, "left": renewed.left, "mended": mended }), text))
+}
+
+async fn kept(
+    context: &Context,
+    config: &Config,
+    stores: &crate::authority::key_stores::KeyStores,
+) -> Result<upkeep::Keep, Failure> {
+    let store = open::store(context, config, Role::Verifier).await?;
+    let ledger = open::ledger(context, config, &*store).await?;
+    // Without a generation that both agree on, every group is kept.
+    let current = generation::current(stores, None).await.ok().flatten();
+    Ok(custody::keep(config, &ledger, current.as_ref()))
+}
