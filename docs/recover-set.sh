@@ -68,4 +68,4 @@ done <"$work/list"
 if [ -e "$work/sizes" ]; then
     (cd "$out" && cut -d ' ' -f 2- "$work/sizes" | tr '\n' '\0' | xargs -0r stat -c '%s %n') | cmp - "$work/sizes"
 fi
-echo "recovered $(jq .end.entries "$work/end") entries into $out" >&2
+echo "recovered $(jq .entries "$work/end") entries into $out" >&2

@@ -5,7 +5,7 @@
 //! | [`name`], [`chunk`], [`pack`], [`set`], [`chunk_map`], [`envelope`] | the shape of each thing, in bytes; no store, no clock |
 //! | [`seal`], [`sign`] | age and SSH signatures |
 //! | [`key`], [`identities`], [`ceremony`] | keys that write, keys that read, and making both |
-//! | [`writer`], [`set_writer`], [`stretch`] | putting things in; `study`, `packing` and `pool` are the work behind it |
+//! | [`writer`], [`set_writer`], [`stretch`], [`readme`] | putting things in; `study`, `packing` and `pool` are the work behind it |
 //! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, `root` keeps inside a folder |
 //!
 //! It knows nothing of PostgreSQL: a relation file is a file, a stretch of WAL is bytes with an LSN range.
@@ -24,6 +24,7 @@ pub mod pack;
 mod packing;
 mod pool;
 pub mod reader;
+pub mod readme;
 mod root;
 pub mod seal;
 pub mod set;
