@@ -1,0 +1,96 @@
+//! What a scope's prefix holds for the person who has the bucket, the keys, and no lifeboat.
+//!
+//! ```text
+//! <scope>/README.txt       docs/BY-HAND.md, word for word
+//! <scope>/lay-wal.sh       docs/lay-wal.sh
+//! <scope>/recover-set.sh   docs/recover-set.sh
+//! ```
+//!
+//! Nothing stored is overwritten, so the first edition keeps the plain name and a later one is `README-<sha8>.txt`: the first 8 digits of
+//! its SHA-256. Points name the edition that they were written with: that locks it as long as they are, and signs it, so that whoever has
+//! checked a point's signature may run the scripts. There is nothing secret and nothing of an estate's own in them.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::envelope::ObjectRef;
+use super::error::RepoError;
+use super::fetch;
+use super::name::ReadmeFile;
+use super::writer::{Shared, Writer};
+use crate::ids::{Digest, Scope};
+use crate::store::StoreError;
+use crate::watch::{Watch, warn};
+
+/// The text of a file, as this version writes it.
+#[must_use]
+pub fn text(file: ReadmeFile) -> &'static str {
+    match file {
+        ReadmeFile::Readme => include_str!("../../docs/BY-HAND.md"),
+        ReadmeFile::LayWal => include_str!("../../docs/lay-wal.sh"),
+        ReadmeFile::RecoverSet => include_str!("../../docs/recover-set.sh"),
+    }
+}
+
+impl Writer {
+    /// Sees to it that the files lie in `scope`'s prefix, locked until `until` (and the slack) at the earliest; gives how a point names them.
+    ///
+    /// A file that cannot be left is a warning and not named: no backup fails for its leaflet. Costs a listing and a read per file once
+    /// they are there, and nothing when this writer has just done it.
+    pub async fn leave_readme(&self, scope: &Scope, until: Timestamp, watch: &dyn Watch) -> Vec<ObjectRef> {
+        let (shared, until) = (&*self.0, self.0.with_slack(until));
+        let mut left = shared.readmes.lock().await;
+        if let Some(there) = left.get(scope).filter(|there| there.iter().all(|object| object.locked_until >= until)) {
+            return there.clone();
+        }
+        let mut named = Vec::with_capacity(ReadmeFile::ALL.len());
+        for file in ReadmeFile::ALL {
+            match shared.leave(scope, file, until).await {
+                Ok(object) => named.push(object),
+                Err(error) => {
+                    let what = format!("cannot be left for recovery by hand: {}", crate::failure::chain(&error));
+                    let next = "see to the writer's rights at the store; the points are whole without it";
+                    warn(watch, file.name(scope, None), what, next);
+                }
+            }
+        }
+        if named.len() == ReadmeFile::ALL.len() {
+            left.insert(scope.clone(), named.clone());
+        }
+        named
+    }
+}
+
+impl Shared {
+    /// Under the plain name, or under its edition's where that is taken by another edition or by junk.
+    async fn leave(&self, scope: &Scope, file: ReadmeFile, until: Timestamp) -> Result<ObjectRef, RepoError> {
+        let bytes = Bytes::from_static(text(file).as_bytes());
+        let sha256 = Digest::of(&bytes);
+        let edition = sha256.to_string().get(..8).map(str::to_owned);
+        let mut trouble = None;
+        for edition in [None, edition.as_deref()] {
+            let object =
+                ObjectRef { name: file.name(scope, edition), sha256, bytes: bytes.len() as u64, locked_until: until };
+            let mut found = fetch::object(&*self.store, &object).await;
+            if matches!(found, Err(RepoError::Missing { .. })) {
+                match self.put(object.name.clone(), bytes.clone(), until).await {
+                    Ok(object) => return Ok(object),
+                    // Another writer was quicker.
+                    Err(RepoError::Store(StoreError::Exists { .. })) => {
+                        found = fetch::object(&*self.store, &object).await;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let kept = match found {
+                Ok(_) => fetch::extend(&*self.store, &object.name, Some(object.bytes), until).await,
+                Err(error) => Err(error),
+            };
+            match kept {
+                Ok(()) => return Ok(object),
+                Err(error) => trouble = Some(error),
+            }
+        }
+        Err(trouble.unwrap_or(RepoError::Stopped))
+    }
+}
