@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::item::{Item, plain_name};
 use super::table::Table;
+pub use crate::ids::Role;
 
 /// Where things are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,41 +37,6 @@ pub struct S3Config {
     pub profiles: BTreeMap<Role, String>,
     /// How many requests may be under way at once.
     pub requests: u32,
-}
-
-/// What a command acts as: each has its own credential with the least rights (`lifeboat init --print-policies`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// `backup`, `stream`: puts, extends locks, reads envelopes and its own chunk maps.
-    Writer,
-    /// `restore`, `drill`, `points`, `status`: lists and reads.
-    Reader,
-    /// `expire`: lists, reads envelopes, removes what no lock covers.
-    Janitor,
-    /// `verify`: lists and reads everything; renews the locks of keys.
-    Verifier,
-    /// `hold`, `unhold`: legal holds.
-    Holder,
-    /// `key shred`: removes keys from the keys stores.
-    KeyEraser,
-}
-
-impl Role {
-    pub const ALL: [Self; 6] =
-        [Self::Writer, Self::Reader, Self::Janitor, Self::Verifier, Self::Holder, Self::KeyEraser];
-
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Writer => "writer",
-            Self::Reader => "reader",
-            Self::Janitor => "janitor",
-            Self::Verifier => "verifier",
-            Self::Holder => "holder",
-            Self::KeyEraser => "key-eraser",
-        }
-    }
 }
 
 impl S3Config {

@@ -29,8 +29,10 @@ pub mod contract;
 pub mod counting;
 pub mod either;
 pub mod failing;
+pub mod honesty;
 pub mod local;
 pub mod memory;
+pub mod policy;
 pub mod s3;
 
 /// Which version of an object; opaque, given by the store.
