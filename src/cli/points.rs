@@ -104,7 +104,7 @@ impl Found {
     async fn of(places: &[Place], config: &Config, scope: &Scope) -> Result<Self, Failure> {
         let mut found = Self::default();
         for place in places {
-            match open::reader_at(context, config, place).await?.envelopes(scope, What::Points).await {
+            match open::reader_at(config, place)?.envelopes(scope, What::Points).await {
                 Ok(listing) => {
                     for point in listing.good {
                         found.0.entry(point.name.clone()).or_default().push(place.name.clone());
