@@ -19,7 +19,7 @@ use crate::watch::{Finding, Level};
 /// written during the incident is locked as always, and held from then on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    lifeboat hold acme --reason \"INC-4711: deleted invoices\"\n  \
+    lifeboat hold acme --reason INC-4711\n  \
     lifeboat hold --renew                     every open hold, for a CronJob\n  \
     lifeboat hold                             the open holds\n  \
     lifeboat unhold acme")]

@@ -141,6 +141,10 @@ impl Writer {
                 }
                 Err(RepoError::Store(StoreError::Exists { .. })) if attempt < ATTEMPTS => {
                     if let Some(envelope) = shared.committed(&name, &wal).await? {
+                        // It may be from long ago, and must last as long as what was asked for now.
+                        if envelope.locked_until < locked_until {
+                            self.extend_envelope(&envelope, locked_until).await?;
+                        }
                         return Ok(StoredStretch { envelope, stored_bytes: 0, was_there: true });
                     }
                     name.retry = Some(random_hex()?);

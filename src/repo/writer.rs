@@ -222,7 +222,12 @@ impl Shared {
     }
 
     /// Links an envelope into its chain, signs it, and writes signature and envelope, in this order. This is the commit.
+    ///
+    /// What took longer than it was to be kept is not committed: the janitor may have what it names already.
     pub async fn commit(&self, mut envelope: Envelope) -> Result<Verified, RepoError> {
+        if envelope.locked_until <= self.clock.now() {
+            return Err(RepoError::Overdue { name: envelope.name, until: envelope.locked_until });
+        }
         let folder = envelope.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned() + "/";
         let known =
             Arc::clone(self.heads.lock().unwrap_or_else(PoisonError::into_inner).entry(folder.clone()).or_default());

@@ -352,7 +352,7 @@ mod holds {
         let reader = fixture.reader();
         let (opened, covered) = hold::open(&reader, &acme(), "INC-1").await.unwrap();
         assert_eq!((covered.envelopes, covered.missing), (3, 0));
-        assert_eq!(hold::list(&*fixture.store, None).await.unwrap(), [opened.clone()]);
+        assert_eq!(hold::list(&*fixture.store, None).await.unwrap(), std::slice::from_ref(&opened));
         // Written during the incident, and not renewed.
         let late = fixture.set(acme(), 4, 10).await;
         fixture.pass(200);
