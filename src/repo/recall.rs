@@ -86,3 +86,133 @@ impl<'a> Memory<'a> {
 fn same(one: &Listed, other: &Listed) -> bool {
     (&one.name, &one.version, one.bytes, one.created) == (&other.name, &other.version, other.bytes, other.created)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::ids::{Digest, SystemId};
+    use crate::repo::reader::{Listing, Reader, What};
+    use crate::repo::sign::Signers;
+    use crate::repo::testing::{Estate, acme, noise};
+    use crate::store::counting::{Counting, Op};
+    use crate::store::memory::MemoryStore;
+
+    #[derive(Debug, Default)]
+    struct Head(Mutex<BTreeMap<String, (ReadVersion, ReadVersion)>>);
+
+    #[async_trait]
+    impl Recall for Head {
+        async fn recall(&self, prefix: &str) -> Vec<(ReadVersion, ReadVersion)> {
+            let head = self.0.lock().unwrap();
+            head.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, known)| known.clone()).collect()
+        }
+        async fn settle(&self, came: &[ReadEnvelope], gone: &[String]) {
+            let mut head = self.0.lock().unwrap();
+            head.retain(|name, _| !gone.contains(name));
+            let known = |read: &ReadEnvelope| (read.envelope.clone(), read.signature.clone());
+            head.extend(came.iter().map(|read| (read.verified.name.clone(), known(read))));
+        }
+    }
+
+    struct Ground {
+        estate: Estate,
+        store: Arc<MemoryStore>,
+        head: Arc<Head>,
+    }
+
+    impl Ground {
+        async fn new() -> Self {
+            let estate = Estate::new();
+            let store = Arc::new(MemoryStore::not_create_only(estate.clock.clone()));
+            let ground = Self { estate, store, head: Arc::default() };
+            for seed in 0..3 {
+                ground.set(seed).await;
+            }
+            ground
+        }
+        async fn set(&self, seed: u64) {
+            self.estate.clock.advance(jiff::SignedDuration::from_secs(60));
+            let writer = self.estate.writer_to(self.store.clone());
+            let set = writer.begin_set(self.estate.new_set(acme()), &crate::watch::Quiet::default()).await.unwrap();
+            let files = [("f", noise(seed, 1000))];
+            crate::repo::testing::fill(set, &files).await.finish(serde_json::Value::Null).await.unwrap();
+        }
+        /// The listing of acme's sets, and how many objects were read for it.
+        async fn list(&self) -> (Listing, usize) {
+            let counting = Arc::new(Counting::new(self.store.clone()));
+            let reader = self.estate.reader_of(counting.clone(), None).with_recall(self.head.clone());
+            let listing = reader.envelopes(&acme(), What::Sets).await.unwrap();
+            (listing, counting.calls().iter().filter(|call| call.op == Op::Get).count())
+        }
+    }
+
+    fn digests(listing: &Listing) -> Vec<Digest> {
+        listing.good.iter().map(|envelope| envelope.digest).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_read_once_is_not_read_again_and_what_is_new_is() {
+        let ground = Ground::new().await;
+        let (first, reads) = ground.list().await;
+        assert_eq!((first.good.len(), reads), (3, 6));
+        let (second, reads) = ground.list().await;
+        assert_eq!((second.good, reads), (first.good, 0));
+        ground.set(9).await;
+        let (third, reads) = ground.list().await;
+        assert_eq!((third.good.len(), reads), (4, 2));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_store_no_longer_has_is_not_believed_for_being_remembered() {
+        let ground = Ground::new().await;
+        let (all, _) = ground.list().await;
+        let snapshot = ground.store.snapshot();
+        for (at, ending) in [(0, ""), (1, ".sig")] {
+            let name = format!("{}{ending}", all.good[at].name);
+            let version = ground.store.listed(&name).remove(0).version;
+            ground.store.drop_version(&name, &version);
+            let (listing, _) = ground.list().await;
+            assert!(!digests(&listing).contains(&all.good[at].digest), "{name}");
+            assert_eq!(ground.head.0.lock().unwrap().len(), 2, "and it is forgotten");
+            ground.store.roll_back(&snapshot);
+            assert_eq!(digests(&ground.list().await.0), digests(&all));
+        }
+        // An older version that is put under it, or the same name anew, is another version: it is read.
+        ground.store.overwrite(&all.good[2].name, noise(1, 50), ground.estate.until(9));
+        assert_eq!(digests(&ground.list().await.0), digests(&all));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_memory_that_is_wrong_costs_reads_and_nothing_else() {
+        let ground = Ground::new().await;
+        let (all, _) = ground.list().await;
+        let names: Vec<String> = all.good.iter().map(|envelope| envelope.name.clone()).collect();
+        {
+            let mut head = ground.head.0.lock().unwrap();
+            let other = head[&names[1]].clone();
+            // Altered bytes; another envelope's bytes; a wrong size.
+            let mut flipped = head[&names[0]].0.bytes.to_vec();
+            flipped[40] ^= 1;
+            head.get_mut(&names[0]).unwrap().0.bytes = flipped.into();
+            head.get_mut(&names[2]).unwrap().0.bytes = other.0.bytes;
+            head.get_mut(&names[1]).unwrap().0.listed.bytes += 1;
+        }
+        let (again, reads) = ground.list().await;
+        assert_eq!((again.good, reads), (all.good, 6));
+        assert_eq!(ground.list().await.1, 0, "and it is corrected");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_signer_who_is_not_believed_any_more_is_not_believed_from_memory() {
+        let ground = Ground::new().await;
+        ground.list().await;
+        let nobody = Arc::new(Signers::parse("", std::path::Path::new("signers")).unwrap());
+        let reader = ground.estate.reader_of(ground.store.clone(), None);
+        let reader = Reader { signers: nobody, ..reader }.with_recall(ground.head.clone());
+        let listing = reader.envelopes(&acme(), What::Sets).await.unwrap();
+        assert_eq!((listing.good.len(), listing.bad.len()), (0, 3));
+        assert!(reader.stretches(SystemId(7), None).await.unwrap().good.is_empty());
+    }
+}

@@ -241,6 +241,8 @@ impl Shared {
         let signature =
             sign(&self.bundle.signing, &bytes).map_err(|source| RepoError::Signature { name: name.clone(), source })?;
         let until = envelope.locked_until;
+        // Until the store has answered nobody knows what the head is: who comes after an error looks it up again.
+        *head = None;
         self.put(name::signature(&name), signature.into(), self.with_slack(until)).await?;
         let written = self.put(name, bytes.into(), until).await?;
         let (digest, bytes, signer) = (written.sha256, written.bytes, self.bundle.writer.clone());

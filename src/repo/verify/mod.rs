@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use super::error::RepoError;
 use super::fetch::{self, ReadEnvelope};
+use super::name::Name;
 use super::reader::Reader;
 use crate::ids::Scope;
 use crate::watch::Watch;
@@ -175,6 +176,9 @@ fn count(survey: &Survey, needs: &Needs, counts: &mut Counts) {
         .flat_map(|read| [read.envelope.listed.name.as_str(), read.signature.listed.name.as_str()])
         .collect();
     for (name, versions) in &survey.versions {
+        if matches!(name.parse(), Ok(Name::Hold(_))) {
+            continue;
+        }
         let known = own.contains(name.as_str()) || needs.named.contains(name);
         // One version of what is named is what is named; the others are not.
         for listed in versions.iter().skip(usize::from(known)) {

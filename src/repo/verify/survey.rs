@@ -48,7 +48,7 @@ impl Survey {
             }
         }
         for versions in survey.versions.values_mut() {
-            versions.sort_by_key(|listed| listed.created);
+            fetch::oldest_first(versions);
         }
         survey.read_envelopes(reader).await?;
         Ok(survey)
