@@ -153,7 +153,7 @@ async fn a_writer_of_today_goes_on_where_the_golden_one_stopped() {
     let clock = Clock::set_to("2026-11-23T09:24:00Z".parse().unwrap());
     let store = Arc::new(LocalStore::open(&golden.at("store"), clock.clone()).unwrap());
     let writer = Writer::open(store, Arc::new(bundle), clock.clone(), WriterOptions::default()).unwrap();
-    let newest = golden.expected.iter().filter(|(name, _)| name.starts_with("tenant/acme/sets/base-main/")).next_back();
+    let newest = golden.expected.iter().rfind(|(name, _)| name.starts_with("tenant/acme/sets/base-main/"));
     let (before, wanted) = newest.unwrap();
     let body = golden.reader().body(&golden.envelopes(&golden.reader()).await[before]).await.unwrap();
     let mut content = Vec::new();
