@@ -41,6 +41,7 @@ jq -r 'select(.dir // .file // .link) | [if .dir then "dir" elif .file then "fil
     if .[3] | test("[\\p{Cc}\\\\]|^/|(^|/)\\.{0,2}(/|$)") then error("not a path to write: \(.[3])") else join("\u001f") end' \
     "$work/body.jsonl" >"$work/list"
 umask 077
+cd "$work/chunks"
 while IFS=$'\x1f' read -r kind mode bytes path chunks target; do
     printf -v mode %o "$mode"
     case $kind in
@@ -55,9 +56,13 @@ while IFS=$'\x1f' read -r kind mode bytes path chunks target; do
         set -o noclobber # an existing file, or a link to one, is refused here
         : >"$out/$path"
         set +o noclobber
-        (cd "$work/chunks" && for chunk in $chunks; do
+        case $chunks in
+        '') ;;
+        *0:*) for chunk in $chunks; do
             if [ "${chunk%%:*}" = 0 ]; then head -c "${chunk#0:}" /dev/zero; else cat "$chunk"; fi
-        done) >>"$out/$path"
+        done ;;
+        *) cat $chunks ;;
+        esac >>"$out/$path"
         echo "$bytes $path" >>"$work/sizes"
         ;;
     esac

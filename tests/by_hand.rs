@@ -11,12 +11,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use lifeboat::ids::Lsn;
+use lifeboat::postgres::wal::extent::{Extent, encode};
+use lifeboat::postgres::wal::{Part, merge};
 use support::cluster::{Cluster, Options, Server};
 use support::estate::{CLUSTER, Estate};
 use support::process::{give, run, unprivileged};
 use support::tenants::Tenant;
 use support::workload::{Moment, Workload};
-use support::{BIN, folder, scratch};
+use support::{BIN, folder, random, scratch};
 
 /// What the text asks for, and what a shell script is made of; `age` and PostgreSQL besides.
 const TOOLS: [&str; 46] = [
@@ -111,14 +114,7 @@ impl Desk {
             copy(&estate.identities.join(&scope), &at("keys").join(&scope));
         }
         run(Command::new("cp").arg(estate.dir().join("allowed_signers")).arg(at("signers")));
-        std::fs::create_dir_all(at("bin")).unwrap();
-        for tool in TOOLS {
-            let found = run(Command::new("sh").args(["-c", "command -v \"$0\" || true", tool]));
-            let path = PathBuf::from(found.trim());
-            if path.is_absolute() {
-                std::os::unix::fs::symlink(&path, at("bin").join(tool)).unwrap();
-            }
-        }
+        tools(&at("bin"), TOOLS.iter());
         give(dir.path());
         Self { dir, ours }
     }
@@ -198,6 +194,90 @@ impl Desk {
     }
 }
 
+/// A stretch of noise at `from`, and two shares of it: many extents of few bytes, by turns.
+fn stretch(from: u64, bytes: usize, extents: usize) -> (Part, [Part; 2]) {
+    let cluster = Part { extents: vec![Extent { at: Lsn(from), bytes: random(bytes).into() }], mixed: vec![] };
+    let mut shares = [Part::default(), Part::default()];
+    let room = bytes / extents;
+    for number in 0..extents {
+        let (at, length) = (from + (number * room) as u64, 1 + (number * 7) % room);
+        shares[number % 2].extents.push(Extent { at: Lsn(at), bytes: random(length).into() });
+    }
+    shares[0].mixed.push(Lsn(from + 8));
+    (cluster, shares)
+}
+
+/// Where a stretch begins, its opened shares by file name, where it ends.
+type Opened = (u64, Vec<(&'static str, Vec<u8>)>, u64);
+
+/// Runs the script on `stretches` below `dir`; the laid WAL from `from` on, or what was said.
+fn lay(dir: &Path, path: &Path, stretches: &[Opened]) -> Result<Vec<u8>, String> {
+    let at = |name: &str| dir.join(name);
+    for name in ["spans", "wal"] {
+        std::fs::remove_dir_all(at(name)).ok(); // of the run before
+    }
+    for (from, shares, to) in stretches {
+        let folder = at("spans").join(format!("{from:016X}-{to:016X}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        shares.iter().for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes).unwrap());
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lay-wal.sh");
+    let mut sh = Command::new("/bin/sh");
+    sh.arg(script).args([at("spans"), at("wal")]).args(["1048576", "1", "7300000000000000001"]).env("PATH", path);
+    let output = sh.output().unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let mut names: Vec<PathBuf> = std::fs::read_dir(at("wal")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    let all: Vec<u8> = names.iter().flat_map(|name| std::fs::read(name).unwrap()).collect();
+    Ok(all[(stretches[0].0 % (1 << 20)) as usize..].to_vec())
+}
+
+#[test]
+fn the_script_lays_what_lifeboat_lays_and_refuses_what_is_not_whole() {
+    let dir = scratch();
+    let (first, second) = (0x16_B374_D848, 0x16_B374_D848 + 2_000_000);
+    let (one, two) = (stretch(first, 2_000_000, 20_000), stretch(second, 300_008, 50));
+    let mut wanted = Vec::new();
+    for (cluster, shares) in [&one, &two] {
+        let plain = shares.clone().map(|share| Part { mixed: vec![], ..share });
+        wanted.extend(merge::merge(cluster, &[&plain[0], &plain[1]]).unwrap());
+    }
+    let spans = |(cluster, shares): &(Part, [Part; 2])| {
+        vec![("cluster", encode(cluster)), ("1", encode(&shares[0])), ("2", encode(&shares[1]))]
+    };
+    let end = second + 300_008;
+    let good = [(first, spans(&one), second), (second, spans(&two), end)];
+    let path = PathBuf::from(std::env::var_os("PATH").unwrap());
+    let laid = lay(dir.path(), &path, &good).unwrap();
+    assert!(laid[..wanted.len()] == wanted && laid[wanted.len()..].iter().all(|byte| *byte == 0));
+
+    // Without basenc: older systems.
+    let old = dir.path().join("old");
+    tools(&old, TOOLS.iter().filter(|tool| **tool != "basenc"));
+    let short = stretch(first, 30_008, 20);
+    let one_more = [(first, spans(&short), first + 30_008)];
+    assert!(lay(dir.path(), &old, &one_more).unwrap() == lay(dir.path(), &path, &one_more).unwrap());
+
+    let mut cut = good.clone();
+    cut[0].1[1].1.truncate(5000);
+    let mut beyond = good.clone();
+    beyond[1].1[1].1.clone_from(&good[0].1[1].1);
+    let mut mixed = good.clone();
+    mixed[0].1[2].1.clone_from(&good[0].1[1].1);
+    let gap = [good[0].clone(), (second + 8, spans(&two), end + 8)];
+    for (bad, said) in [
+        (cut.to_vec(), "lies outside"),
+        (beyond.to_vec(), "lies outside"),
+        (mixed.to_vec(), "need lifeboat"),
+        (gap.to_vec(), "nothing between"),
+    ] {
+        let refused = lay(dir.path(), &path, &bad).expect_err(said);
+        assert!(refused.contains(said), "{said}: {refused}");
+    }
+}
+
 /// The text's own setting where this machine lets an ordinary user have a network of his own; none otherwise.
 fn isolation(text: &str) -> String {
     let line = text.lines().find_map(|line| line.strip_prefix("ISOLATED=\"")).expect("the setting");
@@ -221,6 +301,18 @@ fn blocks(text: &str, mark: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// A folder with these tools and no others.
+fn tools<'a>(folder: &Path, names: impl Iterator<Item = &'a &'a str>) {
+    std::fs::create_dir_all(folder).unwrap();
+    for name in names {
+        let found = run(Command::new("sh").args(["-c", "command -v \"$0\" || true", name]));
+        // What the shell has itself needs no file.
+        if found.starts_with('/') {
+            std::os::unix::fs::symlink(found.trim(), folder.join(name)).unwrap();
+        }
+    }
 }
 
 fn copy(from: &Path, to: &Path) {

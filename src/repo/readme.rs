@@ -94,3 +94,63 @@ impl Shared {
         Err(trouble.unwrap_or(RepoError::Stopped))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Estate, acme};
+    use super::*;
+    use crate::store::Store as _;
+    use crate::watch::Quiet;
+
+    #[tokio::test]
+    async fn what_is_left_is_named_with_its_sum_and_locked_as_long_as_asked() {
+        let estate = Estate::new();
+        let named = estate.writer().leave_readme(&acme(), estate.until(35), &Quiet::default()).await;
+        let names: Vec<&str> = named.iter().map(|object| &*object.name).collect();
+        assert_eq!(names, ["tenant/acme/README.txt", "tenant/acme/lay-wal.sh", "tenant/acme/recover-set.sh"]);
+        let later = estate.writer().leave_readme(&acme(), estate.until(400), &Quiet::default()).await;
+        for (object, file) in later.iter().zip(ReadmeFile::ALL) {
+            assert_eq!(estate.memory.bytes(&object.name), text(file).as_bytes());
+            assert_eq!(object.sha256, Digest::of(text(file).as_bytes()));
+            let kept = estate.memory.objects.lock().unwrap()[&object.name].clone();
+            assert!(kept.len() == 1 && kept[0].until > estate.until(400), "{kept:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_edition_gets_a_name_of_its_own_and_the_first_keeps_its_own() {
+        let estate = Estate::new();
+        let old = Bytes::from_static(b"an older text");
+        estate.memory.put("tenant/acme/README.txt", old.clone(), estate.until(35)).await.unwrap();
+        for _ in 0..2 {
+            let named = estate.writer().leave_readme(&acme(), estate.until(35), &Quiet::default()).await;
+            let sha8 = &named[0].sha256.to_string()[..8];
+            assert_eq!(named[0].name, format!("tenant/acme/README-{sha8}.txt"));
+            assert_eq!(estate.memory.names().len(), 4);
+        }
+        assert_eq!(estate.memory.bytes("tenant/acme/README.txt"), old);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_left_is_a_warning_and_is_not_named() {
+        let estate = Estate::new();
+        let edition = &Digest::of(text(ReadmeFile::Readme).as_bytes()).to_string()[..8];
+        for name in ["tenant/acme/README.txt".to_owned(), format!("tenant/acme/README-{edition}.txt")] {
+            estate.memory.put(&name, Bytes::from_static(b"junk"), estate.until(35)).await.unwrap();
+        }
+        let quiet = Quiet::default();
+        let named = estate.writer().leave_readme(&acme(), estate.until(35), &quiet).await;
+        assert_eq!(named.len(), 2);
+        assert_eq!(quiet.findings().len(), 1);
+    }
+
+    #[test]
+    fn the_format_says_the_sums_of_what_is_left() {
+        let format = include_str!("../../docs/FORMAT.md");
+        for file in ReadmeFile::ALL {
+            let name = file.name(&Scope::Estate, None).replace("estate/", "");
+            let line = format!("{}  {name}", Digest::of(text(file).as_bytes()));
+            assert!(format.contains(&line), "docs/FORMAT.md, \"Readme\", must say:\n{line}");
+        }
+    }
+}
