@@ -213,3 +213,93 @@ pub async fn tidy(stores: &KeyStores, keep: &Keep) -> Result<usize, KeyStoreErro
     }
     Ok(removed)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::testing::{Estate, LOCK, acme, globex};
+    use super::*;
+
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+    async fn findings(estate: &Estate, keep: &Keep, sealed: &[(Scope, u32)]) -> Vec<String> {
+        let stores = estate.stores();
+        let inventory = stores.inventory().await.unwrap();
+        let known = Known {
+            inventory: &inventory,
+            stores: &["one".to_owned(), "two".to_owned()],
+            keep,
+            lock: LOCK,
+            sealed: &sealed.iter().cloned().collect(),
+            proofs: &BTreeMap::new(),
+            proof: DAY * 90,
+            now: estate.clock.now(),
+        };
+        judge(&known).into_iter().map(|finding| format!("{}: {}", finding.object, finding.what)).collect()
+    }
+
+    async fn estate() -> Estate {
+        let estate = Estate::new();
+        let custody = estate.split(&estate.rule(&[&["alice", "bob"]])).await;
+        estate.key(&custody, &acme(), 1).await;
+        estate.key(&custody, &globex(), 1).await;
+        estate
+    }
+
+    #[tokio::test]
+    async fn a_renewal_that_was_missed_is_a_warning_within_a_day_and_while_the_locks_still_hold() {
+        let (estate, keep) = (estate().await, Keep { custody: Some(1), ..Keep::default() });
+        let sealed = [(acme(), 1), (globex(), 1)];
+        assert_eq!(findings(&estate, &keep, &sealed).await, Vec::<String>::new());
+        estate.clock.advance(DAY * 2);
+        assert_eq!(findings(&estate, &keep, &sealed).await, Vec::<String>::new(), "a renewal may be a day late");
+        estate.clock.advance(SignedDuration::from_mins(1));
+        let said = findings(&estate, &keep, &sealed).await;
+        assert!(said.len() == 2 && said[0].contains("keys store one: 4 locks were not renewed"), "{said:?}");
+        renew(&estate.stores(), &keep, LOCK).await.unwrap();
+        assert_eq!(findings(&estate, &keep, &sealed).await, Vec::<String>::new());
+        estate.clock.advance(DAY * 31);
+        let said = findings(&estate, &keep, &sealed).await;
+        assert!(said[0].contains("have no lock any more"), "{said:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_erased_or_replaced_lapses_and_goes_and_everything_else_is_renewed() {
+        let estate = estate().await;
+        let erased = BTreeMap::from([((acme(), 1), estate.clock.now())]);
+        let keep = Keep { erased, custody: Some(2), ..Keep::default() };
+        let renewed = renew(&estate.stores(), &keep, LOCK).await.unwrap();
+        assert_eq!(
+            renewed,
+            Renewed { files: 4, left: 4 },
+            "per store: one key and the manifest; one key and one group"
+        );
+        assert_eq!(tidy(&estate.stores(), &keep).await.unwrap(), 0, "locks still run");
+        estate.clock.advance(DAY * 20);
+        renew(&estate.stores(), &keep, LOCK).await.unwrap();
+        estate.clock.advance(DAY * 11);
+        assert_eq!(tidy(&estate.stores(), &keep).await.unwrap(), 4);
+        let left: Vec<String> = estate.stores().names("").await.unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(left, ["tenant/globex/1.age", "custody/1/manifest.json"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_one_store_lost_is_said_and_mended_and_a_manifest_only_by_its_pin() {
+        let estate = estate().await;
+        let keep = Keep { custody: Some(1), ..Keep::default() };
+        std::fs::remove_dir_all(estate.path("two")).unwrap();
+        std::fs::create_dir(estate.path("two")).unwrap();
+        let said = findings(&estate, &keep, &[(acme(), 2)]).await;
+        assert!(said.contains(&"tenant/acme/1.age: is not in keys store two".to_owned()), "{said:?}");
+        assert!(
+            said.iter().any(|line| line.contains("epoch 2 is sealed to, and its key is in no keys store")),
+            "{said:?}"
+        );
+        let mended = mend(&estate.stores(), &keep, None, LOCK).await.unwrap();
+        assert!(!mended.contains(&KeyName::Manifest { custody: 1 }) && mended.len() == 3, "{mended:?}");
+        let all = super::super::custody::generation::all(&estate.stores()).await.unwrap();
+        let mended = mend(&estate.stores(), &keep, Some(&all[0].recipient), LOCK).await.unwrap();
+        assert_eq!(mended, [KeyName::Manifest { custody: 1 }]);
+        assert_eq!(findings(&estate, &keep, &[(acme(), 1)]).await, Vec::<String>::new());
+    }
+}

@@ -85,7 +85,8 @@ impl Backup<'_> {
         let locked_until = self.locked_until()?;
         let wal = wait::StoredWal::of(cluster, server, Arc::clone(&self.reader)).await?;
         let wanted: Vec<Scope> = tenants.iter().map(|tenant| Scope::Tenant(tenant.id.clone())).collect();
-        let all = tenants.len() == self.config.tenants.values().filter(|t| t.cluster == cluster.name).count();
+        let of_cluster = |t: &&Tenant| t.cluster == cluster.name && !self.writer.erased(&Scope::Tenant(t.id.clone()));
+        let all = tenants.len() == self.config.tenants.values().filter(of_cluster).count();
         let base = base::take(self, cluster, server, &wal, locked_until, (!all).then_some(wanted)).await?;
         wal.until(base.stop_lsn, &*self.watch).await?;
         let sets = base.finish().await?;

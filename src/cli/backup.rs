@@ -12,6 +12,7 @@ use crate::backup::{Backup, Made};
 use crate::config::size::shown;
 use crate::config::{Role, Tenant, when};
 use crate::failure::Failure;
+use crate::ids::Scope;
 use crate::stream::session::{self, Session, WhenBusy};
 
 /// Make one recovery point: base backup, filestore, access
@@ -47,7 +48,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     let mut made = Vec::new();
     for cluster in open::clusters(&config, args.cluster.as_deref())? {
         let of_cluster = |tenant: &&&Tenant| tenant.cluster == cluster.name;
-        let all: Vec<&Tenant> = config.tenants.values().collect();
+        // Who was erased is passed over, with a warning from `open::writer`; asked for by name, he is an error.
+        let there = |tenant: &&Tenant| !writer.erased(&Scope::Tenant(tenant.id.clone()));
+        let all: Vec<&Tenant> = config.tenants.values().filter(there).collect();
         let asked = if named.is_empty() { &all } else { &named };
         let tenants: Vec<&Tenant> = asked.iter().filter(of_cluster).copied().collect();
         if tenants.is_empty() && !named.is_empty() {

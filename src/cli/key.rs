@@ -6,7 +6,7 @@ mod list;
 mod make;
 mod open_scope;
 mod prove;
-mod renew;
+pub(super) mod renew;
 mod shred;
 mod split;
 pub(super) mod standing;

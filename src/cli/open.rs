@@ -271,6 +271,11 @@ pub async fn writer(context: &Context, config: &Config) -> Result<Arc<Writer>, F
     for (scope, epoch) in ledger(context, config, &*store).await?.erased().into_keys() {
         bundle.erase(&scope, epoch);
     }
+    for scope in config.scopes().into_iter().filter(|scope| bundle.is_erased(scope)) {
+        let next =
+            "take it out of the configuration; where it is to be protected anew, make it a key with `lifeboat key new`";
+        watch::warn(&*context.watch, scope.to_string(), "was erased: nothing of it is stored any more", next);
+    }
     let bundle = Arc::new(bundle);
     Ok(Arc::new(Writer::open(store, bundle, context.clock.clone(), options)?))
 }

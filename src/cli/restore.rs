@@ -1,6 +1,6 @@
 //! `lifeboat restore`: one tenant (or a whole cluster) as it was at a moment, beside what is there now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -172,7 +172,7 @@ fn planned(plan: &Plan, context: &Context) -> String {
     row("asked", plan.asked.clone());
     row("recovers to", plan.target.to_string());
     row("from base backup", plan.base.clone());
-    row("keys needed", list(&plan.scopes));
+    row("keys needed", keys(&plan.epochs));
     row("keys missing here", if plan.keys_missing.is_empty() { "none".into() } else { list(&plan.keys_missing) });
     row("WAL to replay", shown(plan.replay_bytes));
     if plan.keys_missing.is_empty() {
@@ -181,6 +181,18 @@ fn planned(plan: &Plan, context: &Context) -> String {
         row("time", format!("about {} s and the filestore", plan.guessed_seconds));
     }
     format!("{}nothing was done\n", table.draw(context.page))
+}
+
+/// `tenant/acme (epochs 1, 2), cluster/main`: the epoch of a key that was never rotated is not said.
+fn keys(epochs: &BTreeMap<Scope, BTreeSet<u32>>) -> String {
+    let each = epochs.iter().map(|(scope, epochs)| match epochs.iter().next_back() {
+        Some(1) | None => scope.to_string(),
+        Some(_) => {
+            let numbers: Vec<String> = epochs.iter().map(u32::to_string).collect();
+            format!("{scope} (epochs {})", numbers.join(", "))
+        }
+    });
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn told(restored: &Restored, args: &Args) -> String {

@@ -341,6 +341,58 @@ fn a_file_that_cannot_be_read_is_named() {
     assert!(Config::load(&binary).is_err());
 }
 
+/// Recipients of nobody in particular.
+const PEOPLE: [&str; 3] = [
+    "age10gzcs9leg757x2phm6gaa3wnt5nkars4lew9lr6eawt4kscq8s9q5yzxqm",
+    "age186nd2f3atem23jq0uangmy0a068skg08szlusdlgjllndvszpqps56nm68",
+    "age1lcme3aztqw2zh4pdv63acum8ypu4g325z4a8qme7mynujfkdx4nq3vxtej",
+];
+
+fn custody(stores: &str, groups: &str) -> String {
+    let [a, b, c] = PEOPLE;
+    let people = format!("alice = \"{a}\"\nbob = \"{b}\"\ncarol = \"{c}\"\n");
+    small_with(&format!("{stores}[keys.custody]\n{groups}\n[keys.custody.custodians]\n{people}"))
+}
+
+fn keys_store(name: &str, path: &str) -> String {
+    format!("[keys.stores.{name}]\nkind = \"local\"\npath = \"{path}\"\n")
+}
+
+#[test]
+fn custody_is_an_explicit_list_of_groups_however_it_is_written() {
+    let stores = keys_store("one", "a") + &keys_store("two", "b");
+    let keys = parse(&custody(&stores, "threshold = 2")).unwrap().keys;
+    let listed = parse(&custody(&stores, "allowed = [[\"bob\", \"alice\"], [\"alice\", \"carol\"]]")).unwrap().keys;
+    let groups = |keys: &Keys| -> Vec<String> {
+        keys.custody.as_ref().unwrap().allowed.iter().map(|group| group.join("+")).collect()
+    };
+    assert_eq!(groups(&keys), ["alice+bob", "alice+carol", "bob+carol"]);
+    assert_eq!(groups(&listed), ["alice+bob", "alice+carol"]);
+    assert_eq!((keys.stores.len(), keys.lock), (2, SignedDuration::from_hours(24 * 30)));
+}
+
+#[test]
+fn custody_that_protects_nobody_is_refused() {
+    let stores = keys_store("one", "a") + &keys_store("two", "b");
+    for (text, said) in [
+        (custody(&stores, ""), "who is enough together"),
+        (custody(&stores, "threshold = 4"), "there are 3 custodians"),
+        (custody(&stores, "threshold = 2\nallowed = [[\"bob\"]]"), "give one of the two"),
+        (custody(&stores, "allowed = [[\"bob\", \"alice\"]]"), "'carol' is in no allowed group"),
+        (custody(&stores, "allowed = [[\"bob\", \"mallory\"]]"), "no custodian 'mallory'"),
+        (custody(&stores, "allowed = [[\"bob\", \"bob\"]]"), "names somebody twice"),
+        (custody(&stores, "threshold = 2").replace(PEOPLE[1], PEOPLE[0]), "one person, not two"),
+        (custody(&stores, "threshold = 2").replace(PEOPLE[1], "AGE-SECRET-KEY-1X"), "is not an age recipient"),
+        (custody("", "threshold = 2"), "needs two [keys.stores.NAME]"),
+        (custody(&keys_store("one", "a"), "threshold = 2"), "there must be two"),
+        (custody(&(keys_store("one", "a") + &keys_store("two", "a")), "threshold = 2"), "the same place"),
+        (small_with(&stores), "need [keys.custody]"),
+    ] {
+        let problems = wrong(&text);
+        assert!(problems.contains(said) && !problems.contains("SECRET"), "{said}: {problems}");
+    }
+}
+
 #[test]
 fn debug_shows_where_secrets_lie_and_no_values() {
     let dir = tempfile::tempdir().unwrap();
@@ -372,7 +424,9 @@ fn the_manual_names_every_key_and_the_example_shows_it() {
     for line in example().lines() {
         let line = line.replace("{ file =", "{ zzzzzzzz = 1, file =");
         asked += &format!("{line}\n");
-        if line.starts_with('[') && line != "[retention.classes]" {
+        // Tables whose keys are names of the user's choosing.
+        let names = ["[retention.classes]", "[keys.custody.custodians]"];
+        if line.starts_with('[') && !names.contains(&line.as_str()) {
             asked += "zzzzzzzz = 1\n";
         }
     }

@@ -309,3 +309,162 @@ pub async fn append<E: From<ErasureError>>(
         None => Err(ErasureError::NotBelieved { name }.into()),
     }
 }
+
+/// Brings every believed entry that `to` lacks from `from` to it, as it lies there: whoever copies a store copies this. Gives how many.
+///
+/// # Errors
+/// Of either store.
+pub async fn carry(from: &dyn Store, to: &dyn Store, erasers: &Signers) -> Result<usize, ErasureError> {
+    let has: BTreeSet<String> = Ledger::read(to, erasers).await?.entries.into_iter().map(|entry| entry.name).collect();
+    let mut carried = 0;
+    for entry in Ledger::read(from, erasers).await?.entries.into_iter().filter(|entry| !has.contains(&entry.name)) {
+        for name in [format!("{}.sig", entry.name), entry.name.clone()] {
+            for listed in fetch::versions(from, &name).await?.into_iter().take(VERSIONS) {
+                let Some(bytes) = version(from, &listed).await? else { continue };
+                let lock = from.lock_state(&listed.name, &listed.version).await?;
+                match to.put(&name, bytes, lock.retained_until.unwrap_or(entry.time)).await {
+                    // A run that died, or another version of it: the believed one is found among them.
+                    Ok(_) | Err(StoreError::Exists { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        carried += 1;
+    }
+    Ok(carried)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::clock::Clock;
+    use crate::store::local::LocalStore;
+    use ssh_key::private::Ed25519Keypair;
+    use ssh_key::{HashAlg, LineEnding, PrivateKey};
+
+    struct Rig {
+        folder: tempfile::TempDir,
+        clock: Clock,
+        eraser: PrivateKey,
+        writer: PrivateKey,
+    }
+
+    fn key() -> PrivateKey {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).unwrap();
+        PrivateKey::new(Ed25519Keypair::from_seed(&seed).into(), "key").unwrap()
+    }
+
+    fn acme() -> Scope {
+        Scope::Tenant("acme".into())
+    }
+
+    fn requested() -> Event {
+        let copies = BTreeMap::from([("safe".to_owned(), None)]);
+        Event::Requested { epochs: [1, 2].into(), stores: ["one".to_owned(), "two".to_owned()].into(), copies }
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let rig = Self {
+                folder: tempfile::tempdir().unwrap(),
+                clock: Clock::set_to("2026-11-22T07:24:00Z".parse().unwrap()),
+                eraser: key(),
+                writer: key(),
+            };
+            for name in ["data", "copy"] {
+                std::fs::create_dir(rig.folder.path().join(name)).unwrap();
+            }
+            let line = |name, options, key: &PrivateKey| {
+                format!("{name} {options} {}\n", key.public_key().to_openssh().unwrap())
+            };
+            let text =
+                line("eraser", "namespaces=\"lifeboat-erasure\"", &rig.eraser) + &line("writer", "", &rig.writer);
+            std::fs::write(rig.folder.path().join("signers"), text).unwrap();
+            rig
+        }
+        fn store(&self, name: &str) -> LocalStore {
+            LocalStore::open(&self.folder.path().join(name), self.clock.clone()).unwrap()
+        }
+        fn erasers(&self) -> Signers {
+            Signers::read_for(&self.folder.path().join("signers"), NAMESPACE).unwrap()
+        }
+        async fn append(&self, key: &PrivateKey, id: Option<&str>, event: Event) -> Result<Entry, ErasureError> {
+            let sign = async |bytes: &[u8]| {
+                Ok(key.sign(NAMESPACE, HashAlg::Sha512, bytes).unwrap().to_pem(LineEnding::LF).unwrap())
+            };
+            let times = (self.clock.now(), "2033-11-22T07:24:00Z".parse().unwrap());
+            append(&self.store("data"), &self.erasers(), (&acme(), id, event), times, sign).await
+        }
+        async fn ledger(&self, store: &str) -> Ledger {
+            Ledger::read(&self.store(store), &self.erasers()).await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_erasure_is_in_force_from_its_request_and_complete_when_everything_is_gone() {
+        let rig = Rig::new();
+        let entry = rig.append(&rig.eraser, None, requested()).await.unwrap();
+        let erased = rig.ledger("data").await.erased();
+        assert_eq!(erased.keys().collect::<Vec<_>>(), [&(acme(), 1), &(acme(), 2)]);
+        let id = Some(entry.erasure.as_str());
+        let confirmed = Confirmed::Deleted { host: "here".into() };
+        let events = [
+            Event::StoreGone { store: "one".into() },
+            Event::StoreGone { store: "one".into() },
+            Event::StoreGone { store: "two".into() },
+            Event::CopyGone { copy: "safe".into(), confirmed },
+        ];
+        for event in events {
+            assert!(!rig.ledger("data").await.erasures()[0].complete());
+            rig.append(&rig.eraser, id, event).await.unwrap();
+        }
+        let erasures = rig.ledger("data").await.erasures();
+        assert!(erasures[0].complete() && erasures[0].pending().is_empty());
+        assert_eq!(rig.ledger("data").await.erased().len(), 2, "what is complete stays erased");
+    }
+
+    #[tokio::test]
+    async fn a_writers_key_erases_nothing_also_where_its_line_names_no_namespace() {
+        let rig = Rig::new();
+        let refused = rig.append(&rig.writer, None, requested()).await.unwrap_err();
+        assert!(matches!(refused, ErasureError::NotBelieved { .. }));
+        assert!(rig.ledger("data").await.unbelieved.is_empty(), "nothing was written");
+    }
+
+    #[tokio::test]
+    async fn an_entry_counts_only_where_it_says_that_it_lies_and_as_it_was_signed() {
+        let rig = Rig::new();
+        let entry = rig.append(&rig.eraser, None, requested()).await.unwrap();
+        let path = |name: &str| rig.folder.path().join("data").join(name);
+        let (text, sig) =
+            (std::fs::read(path(&entry.name)).unwrap(), std::fs::read(path(&format!("{}.sig", entry.name))).unwrap());
+        let elsewhere = format!("{PREFIX}20261122T072400Z-00000000.json");
+        std::fs::write(path(&elsewhere), &text).unwrap();
+        std::fs::write(path(&format!("{elsewhere}.sig")), &sig).unwrap();
+        let ledger = rig.ledger("data").await;
+        assert_eq!((ledger.entries.len(), ledger.unbelieved), (1, vec![elsewhere]));
+        for at in (0..text.len()).step_by(7) {
+            let mut altered = text.clone();
+            altered[at] ^= 1;
+            std::fs::write(path(&entry.name), &altered).unwrap();
+            assert!(rig.ledger("data").await.entries.is_empty(), "flipped at {at}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_the_store_has_the_ledger_with_its_locks() {
+        let rig = Rig::new();
+        let entry = rig.append(&rig.eraser, None, requested()).await.unwrap();
+        std::fs::write(rig.folder.path().join("data").join(PREFIX).join("junk.json"), b"junk").unwrap();
+        let (from, to) = (rig.store("data"), rig.store("copy"));
+        assert_eq!(carry(&from, &to, &rig.erasers()).await.unwrap(), 1);
+        assert_eq!(carry(&from, &to, &rig.erasers()).await.unwrap(), 0);
+        let ledger = rig.ledger("copy").await;
+        assert_eq!((ledger.erased().len(), ledger.unbelieved.len()), (2, 0));
+        let listed = fetch::versions(&to, &entry.name).await.unwrap();
+        let refused = to.remove(&entry.name, &listed[0].version).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Locked { .. }));
+    }
+}

@@ -227,6 +227,12 @@ impl WriterBundle {
         had || newly
     }
 
+    /// Whether the scope was erased and has no new key.
+    #[must_use]
+    pub fn is_erased(&self, scope: &Scope) -> bool {
+        self.erased.contains_key(scope) && !self.scopes.contains_key(scope)
+    }
+
     /// What is needed to seal for `scope`.
     ///
     /// # Errors

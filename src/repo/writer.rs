@@ -145,6 +145,12 @@ impl Writer {
         self.0.bundle.spares.clone()
     }
 
+    /// Whether the scope was erased and not begun anew: nothing of it is stored, and everybody else goes on.
+    #[must_use]
+    pub fn erased(&self, scope: &Scope) -> bool {
+        self.0.bundle.is_erased(scope)
+    }
+
     /// A key for `purpose` that whoever opens the scope's sets can derive too, and nobody else.
     ///
     /// # Errors

@@ -190,6 +190,7 @@ impl Session {
     fn ship_files(&self, stop: CancellationToken) -> tokio::task::JoinHandle<Result<(), Failure>> {
         let ours = self.config.tenants.values().filter(|tenant| tenant.cluster == self.cluster.name);
         let followed: Vec<Followed> = ours
+            .filter(|tenant| !self.writer.erased(&Scope::Tenant(tenant.id.clone())))
             .filter_map(|tenant| Some((tenant, tenant.filestore.as_ref()?)))
             .flat_map(|(tenant, parent)| {
                 tenant.databases.iter().map(|database| Followed {

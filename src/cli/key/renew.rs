@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::custody;
 use crate::authority::custody::generation;
-use crate::authority::upkeep;
+use crate::authority::upkeep::{self, Renewed};
 use crate::cli::context::Context;
 use crate::cli::open;
 use crate::cli::outcome::Report;
@@ -34,13 +34,22 @@ pub(super) async fn renew(args: &Renew, context: &Context) -> Result<Report, Fai
         let pinned = custody::pinned(custody::of_config(&config)?)?;
         mended = upkeep::mend(&stores, &keep, pinned.as_ref(), config.keys.lock).await?;
     }
-    let stores = custody::needed(context, &config, Role::Verifier).await?;
-    let keep = kept(context, &config, &stores).await?;
-    let renewed = upkeep::renew(&stores, &keep, config.keys.lock).await?;
+    custody::of_config(&config)?;
+    let renewed = roll(context, &config).await?.unwrap_or_default();
     let mut text: String = mended.iter().map(|name| format!("copied {name}\n")).collect();
     text += &format!("renewed the locks of {} key files, left {} to lapse\n", renewed.files, renewed.left);
     let mended: Vec<String> = mended.iter().map(ToString::to_string).collect();
     Ok(Report::new(json!({ "renewed": renewed.files, "left": renewed.left, "mended": mended }), text))
+}
+
+/// Renews the locks of all key files, as the verifier; `None` where there are no keys stores.
+///
+/// # Errors
+/// When a keys store is out of reach or refuses.
+pub(in crate::cli) async fn roll(context: &Context, config: &Config) -> Result<Option<Renewed>, Failure> {
+    let Some(stores) = custody::stores(context, config, Role::Verifier).await? else { return Ok(None) };
+    let keep = kept(context, config, &stores).await?;
+    Ok(Some(upkeep::renew(&stores, &keep, config.keys.lock).await?))
 }
 
 async fn kept(

@@ -1,6 +1,7 @@
 //! `lifeboat key shred`: a scope's keys destroyed wherever they are known to be; what was sealed to them nobody reads again.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -215,10 +216,8 @@ impl Work<'_> {
                 Confirmed::Statement { text: copies::statement(&erasure, copy), signature }
             }
             (None, Some(path)) => {
-                let is_copy = erasure.copies.contains_key(copy);
-                if is_copy {
-                    holds_erased(path, &erasure)?;
-                    delete(path)?;
+                if erasure.copies.contains_key(copy) {
+                    bury(path, &erasure)?;
                 }
                 let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
                 Confirmed::Deleted { host }
@@ -229,6 +228,9 @@ impl Work<'_> {
             }
         };
         shredder.confirm(&erasure, copy, confirmed).await?;
+        if let Some(path) = &args.file {
+            delete(path)?;
+        }
         self.report(scope, &[]).await
     }
 
@@ -284,26 +286,31 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(Kind::Usage, path.display().to_string(), error.to_string(), "check the path and who may write there")
 }
 
-/// A file is deleted only when it is what was to be deleted.
-fn holds_erased(path: &Path, erasure: &Erasure) -> Result<(), Failure> {
-    let identity = read_identity(path)?;
-    let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?);
-    let is = |epoch: &u32| *text == *scope_identity_text(&erasure.scope, *epoch, &identity);
-    if erasure.epochs.iter().any(is) {
+/// Puts a line in the place of a key, when it is the key that was to go. The line is found again when this ended before the ledger knew.
+fn bury(path: &Path, erasure: &Erasure) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| unreadable(path, &error);
+    let line = format!("lifeboat: here was a key of {}, destroyed for the erasure {}\n", erasure.scope, erasure.id);
+    let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
+    if *text == line {
         return Ok(());
     }
-    let cause = format!("is no identity of {} as lifeboat writes it", erasure.scope);
-    Err(Failure::new(
-        Kind::Usage,
-        path.display().to_string(),
-        cause,
-        "delete it yourself, and have its holder sign for it",
-    ))
+    let identity = read_identity(path)?;
+    let is = |epoch: &u32| *text == *scope_identity_text(&erasure.scope, *epoch, &identity);
+    if !erasure.epochs.iter().any(is) {
+        let cause = format!("is no identity of {} as lifeboat writes it", erasure.scope);
+        let next = "delete it yourself, and have its holder sign for it";
+        return Err(Failure::new(Kind::Usage, path.display().to_string(), cause, next));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut stone = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    stone.write_all(line.as_bytes()).and_then(|()| stone.as_file().sync_all()).map_err(failed)?;
+    stone.persist(path).map_err(|error| failed(error.error))?;
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 /// Removes a file, durably. Its bytes may live on under the file system: that is said in THREATS.
 fn delete(path: &Path) -> Result<(), Failure> {
     std::fs::remove_file(path).map_err(|error| unreadable(path, &error))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| unreadable(folder, &error))
 }
