@@ -11,6 +11,7 @@ use clap::{ArgAction, Parser, Subcommand};
 pub mod backup;
 pub mod context;
 pub mod demo;
+pub mod doctor;
 pub mod drill;
 pub mod init;
 pub mod key;
@@ -28,6 +29,7 @@ pub mod table;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod trusted;
 
 pub use run::main;
 
@@ -62,6 +64,7 @@ pub enum Command {
     Status(status::Args),
     Restore(restore::Args),
     Drill(drill::Args),
+    Doctor(doctor::Args),
     Demo(demo::Args),
 }
 
@@ -79,6 +82,7 @@ impl Command {
             Self::Status(_) => "status",
             Self::Restore(_) => "restore",
             Self::Drill(_) => "drill",
+            Self::Doctor(_) => "doctor",
             Self::Demo(_) => "demo",
         }
     }

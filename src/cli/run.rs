@@ -18,7 +18,7 @@ use super::context::Context;
 use super::outcome::{Report, told};
 use super::progress::Progress;
 use super::terminal::Page;
-use super::{Command, Lifeboat, backup, demo, drill, init, key, logs, points, restore, status, stream};
+use super::{Command, Lifeboat, backup, demo, doctor, drill, init, key, logs, points, restore, status, stream};
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
 
@@ -85,6 +85,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Report, Failure
         Command::Points(args) => Box::pin(points::run(args, context)).await,
         Command::Status(args) => Box::pin(status::run(args, context)).await,
         Command::Restore(args) => Box::pin(restore::run(args, context)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(args, context)).await,
         Command::Drill(args) => Box::pin(drill::run(args, context)).await,
         Command::Demo(args) => Box::pin(demo::run(args, context)).await,
     }

@@ -8,8 +8,10 @@ use super::context::Context;
 use super::open;
 use super::outcome::Report;
 use super::table::Table;
+use super::trusted;
 use crate::config::Role;
 use crate::failure::Failure;
+use crate::store::honesty::verdict;
 
 use standing::Standing;
 
@@ -40,8 +42,11 @@ pub async fn run(_args: Args, context: &Context) -> Result<Report, Failure> {
         table.row(standing.row(tenant));
         tenants.insert(tenant.id.clone(), json!(standing));
     }
-    let promises = reader.store.promises();
-    report.json = json!({ "tenants": tenants, "store": { "place": reader.store.place(), "promises": promises } })
+    let (promises, place) = (reader.store.promises(), reader.store.place());
+    let (record, gate) = trusted::judged(context, &config, &place);
+    report.findings.extend(trusted::finding(gate, &place));
+    let drill = record.map(|record| json!({ "time": record.time, "verdict": verdict(&record.trials) }));
+    report.json = json!({ "tenants": tenants, "store": { "place": place, "promises": promises, "drill": drill } })
         .as_object()
         .cloned()
         .unwrap_or_default();

@@ -6,6 +6,7 @@
 //! <scope>/points/<time>-<rand>.{body.json.zst.age, envelope.json, envelope.json.sig}
 //! <scope>/wal/<system-id>/<history>/<from>-<to>-<sha256>.span.zst.age
 //! wal/<system-id>/<history>/[tail/]<from>-<to>[-<rand>].{bundle.tar, envelope.json, envelope.json.sig}
+//! canary/<time>-<rand>/<attack>
 //! ```
 //!
 //! `<time>` is `20261122T072400Z`, `<rand>` 8 hex digits, an LSN 16 hex digits: names sort as what they name does.
@@ -39,7 +40,9 @@ impl Stamp {
         Ok(Self(format!("{}-{}", now.strftime("%Y%m%dT%H%M%SZ"), random_hex()?)))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads what [`Stamp`] prints.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let (time, rand) = text.split_once('-')?;
         let digits = |part: &str, n| part.len() == n && part.bytes().all(|b| b.is_ascii_digit());
         let (day, clock) = time.strip_suffix('Z')?.split_once('T')?;
@@ -230,11 +233,26 @@ impl StretchPart {
 /// Any object's name, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Name {
-    Pack { scope: Scope, digest: Digest },
+    Pack {
+        scope: Scope,
+        digest: Digest,
+    },
     Set(SetName, SetPart),
     Point(PointName, PointPart),
     Stretch(StretchName, StretchPart),
-    Span { scope: Scope, system_id: SystemId, history: String, from: Lsn, to: Lsn, digest: Digest },
+    Span {
+        scope: Scope,
+        system_id: SystemId,
+        history: String,
+        from: Lsn,
+        to: Lsn,
+        digest: Digest,
+    },
+    /// Of an honesty drill: nobody names it, and it goes when its lock has lapsed.
+    Canary {
+        stamp: Stamp,
+        attack: String,
+    },
 }
 
 impl fmt::Display for Name {
@@ -249,6 +267,7 @@ impl fmt::Display for Name {
                 StretchName { system_id: *system_id, history, tail: false, from: *from, to: *to, retry }
                     .span(scope, *digest)
             }
+            Self::Canary { stamp, attack } => format!("canary/{stamp}/{attack}"),
         })
     }
 }
@@ -257,9 +276,10 @@ impl FromStr for Name {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
         let wrong = || NameError { text: text.to_owned() };
-        let name = match text.strip_prefix("wal/") {
-            Some(rest) => stretch(rest),
-            None => scoped(text),
+        let name = match (text.strip_prefix("wal/"), text.strip_prefix("canary/")) {
+            (Some(rest), _) => stretch(rest),
+            (None, Some(rest)) => canary(rest),
+            (None, None) => scoped(text),
         };
         // What parses but prints otherwise (lower-case LSNs, a leading zero) would be a second name for one thing.
         name.filter(|name| name.to_string() == text).ok_or_else(wrong)
@@ -299,6 +319,12 @@ fn scoped(text: &str) -> Option<Name> {
         }
         _ => None,
     }
+}
+
+fn canary(rest: &str) -> Option<Name> {
+    let (stamp, attack) = rest.split_once('/')?;
+    is_plain_name(attack).then_some(())?;
+    Some(Name::Canary { stamp: Stamp::parse(stamp)?, attack: attack.to_owned() })
 }
 
 fn stretch(rest: &str) -> Option<Name> {
@@ -351,6 +377,7 @@ mod tests {
             let set = SetName { scope: scope.clone(), source: "main".into(), stamp: stamp.clone() };
             let point = PointName { scope: scope.clone(), stamp: stamp.clone() };
             let mut names = vec![pack(&scope, digest), stretch_name(false, None).span(&scope, digest)];
+            names.push(format!("canary/{stamp}/delete-version"));
             for part in [SetPart::Body, SetPart::Chunks, SetPart::Envelope, SetPart::Signature] {
                 names.push(set.part(part));
             }
@@ -384,6 +411,9 @@ mod tests {
             stretch.replace(".envelope", "-xxxxxxxx.envelope"),
             "estate/sets/main/20261122T072400Z-1a2b3c4d.other".into(),
             "estate/sets/Main/20261122T072400Z-1a2b3c4d.envelope.json".into(),
+            "canary/20261122T072400Z-1a2b3c4d".into(),
+            "canary/20261122T072400Z-1a2b3c4d/a/b".into(),
+            "canary/x/shorten".into(),
         ] {
             assert!(text.parse::<Name>().is_err(), "{text}");
         }
