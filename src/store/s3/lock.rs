@@ -4,12 +4,14 @@
 //!
 //! A server answers `AccessDenied` to a removal that a lock forbids and to one that the credential has no right to. Which
 //! it was is decided by reading the lock.
+//!
+//! An extension and a removal that meet are ordered by the store; where the server is not seen to, by waiting.
 
 use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockRetention, ObjectLockRetentionMode};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::S3Store;
 use super::error::Trouble;
@@ -17,6 +19,9 @@ use crate::store::{LockState, StoreError, Version};
 
 /// What servers answer for a version without a lock or a hold (S3 API; Ceph has both spellings).
 const UNLOCKED: [&str; 2] = ["NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"];
+
+/// How long a removal that a server has begun may take to be seen.
+const SETTLE: SignedDuration = SignedDuration::from_secs(2);
 
 impl S3Store {
     pub(super) async fn read_lock(&self, name: &str, key: &str, version: &Version) -> Result<LockState, StoreError> {
@@ -76,16 +81,12 @@ impl S3Store {
         until: Timestamp,
     ) -> Result<(), StoreError> {
         let until = whole_seconds(until);
-        if self.retention(name, key, version).await?.is_some_and(|ends| ends >= until) {
+        let before = self.retention(name, key, version).await?;
+        if before.is_some_and(|ends| ends >= until) {
             return Ok(());
         }
         match self.set_retention(key, version, until).await {
-            Ok(()) if self.extend_seen.load(Ordering::Relaxed) => Ok(()),
-            Ok(()) => {
-                self.see_lock(name, key, version, until).await?;
-                self.extend_seen.store(true, Ordering::Relaxed);
-                Ok(())
-            }
+            Ok(()) => self.see_extension(name, key, version, before, until).await,
             Err(trouble) if trouble.is_denied() => {
                 // Somebody may have made it longer meanwhile, which is all that was wanted.
                 let ends = self.retention(name, key, version).await?;
@@ -97,6 +98,28 @@ impl S3Store {
             }
             Err(trouble) => Err(trouble.about(name, "extend its lock")),
         }
+    }
+
+    /// Ceph 20 was seen to say yes to both an extension and a removal that met. Only a lock that has lapsed lets a removal
+    /// through, so after extending one of those it is waited until such a removal would be done, and looked again.
+    async fn see_extension(
+        &self,
+        name: &str,
+        key: &str,
+        version: &Version,
+        before: Option<Timestamp>,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        let soon = self.server_time().await?.checked_add(SETTLE).unwrap_or(Timestamp::MAX);
+        let removable = before.is_none_or(|ends| ends <= soon);
+        if removable {
+            tokio::time::sleep(SETTLE.unsigned_abs()).await;
+        }
+        if removable || !self.extend_seen.load(Ordering::Relaxed) {
+            self.see_lock(name, key, version, until).await?;
+            self.extend_seen.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     pub(super) async fn set_retention(&self, key: &str, version: &Version, until: Timestamp) -> Result<(), Trouble> {
