@@ -13,6 +13,7 @@ pub mod catalog;
 pub mod context;
 pub mod copy;
 pub mod demo;
+pub mod doctor;
 pub mod drill;
 pub mod expire;
 mod fresh;
@@ -34,6 +35,7 @@ pub mod table;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod trusted;
 pub mod verify;
 
 pub use run::main;
@@ -76,6 +78,7 @@ pub enum Command {
     Verify(verify::Args),
     #[command(subcommand)]
     Catalog(catalog::Args),
+    Doctor(doctor::Args),
     Demo(demo::Args),
 }
 
@@ -98,6 +101,7 @@ impl Command {
             Self::Unhold(_) => "unhold",
             Self::Verify(_) => "verify",
             Self::Catalog(catalog::Args::Rebuild(_)) => "catalog rebuild",
+            Self::Doctor(_) => "doctor",
             Self::Demo(_) => "demo",
         }
     }

@@ -8,6 +8,7 @@
 //! <scope>/holds/<time>-<rand>.hold.json
 //! <scope>/wal/<system-id>/<history>/<from>-<to>-<sha256>.span.zst.age
 //! wal/<system-id>/<history>/[tail/]<from>-<to>[-<rand>].{bundle.tar, envelope.json, envelope.json.sig}
+//! canary/<time>-<rand>/<attack>
 //! ```
 //!
 //! `<time>` is `20261122T072400Z`, `<rand>` 8 hex digits, an LSN 16 hex digits: names sort as what they name does.
@@ -302,13 +303,32 @@ impl ReadmeFile {
 /// Any object's name, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Name {
-    Readme { scope: Scope, file: ReadmeFile, edition: Option<String> },
-    Pack { scope: Scope, digest: Digest },
+    Readme {
+        scope: Scope,
+        file: ReadmeFile,
+        edition: Option<String>,
+    },
+    Pack {
+        scope: Scope,
+        digest: Digest,
+    },
     Set(SetName, SetPart),
     Point(PointName, PointPart),
     Hold(HoldName),
     Stretch(StretchName, StretchPart),
-    Span { scope: Scope, system_id: SystemId, history: String, from: Lsn, to: Lsn, digest: Digest },
+    Span {
+        scope: Scope,
+        system_id: SystemId,
+        history: String,
+        from: Lsn,
+        to: Lsn,
+        digest: Digest,
+    },
+    /// Of an honesty drill: nobody names it, and it goes when its lock has lapsed.
+    Canary {
+        stamp: Stamp,
+        attack: String,
+    },
 }
 
 impl fmt::Display for Name {
@@ -325,6 +345,7 @@ impl fmt::Display for Name {
                 StretchName { system_id: *system_id, history, tail: false, from: *from, to: *to, retry }
                     .span(scope, *digest)
             }
+            Self::Canary { stamp, attack } => format!("canary/{stamp}/{attack}"),
         })
     }
 }
@@ -333,9 +354,10 @@ impl FromStr for Name {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
         let wrong = || NameError { text: text.to_owned() };
-        let name = match text.strip_prefix("wal/") {
-            Some(rest) => stretch(rest),
-            None => scoped(text),
+        let name = match (text.strip_prefix("wal/"), text.strip_prefix("canary/")) {
+            (Some(rest), _) => stretch(rest),
+            (None, Some(rest)) => canary(rest),
+            (None, None) => scoped(text),
         };
         // What parses but prints otherwise (lower-case LSNs, a leading zero) would be a second name for one thing.
         name.filter(|name| name.to_string() == text).ok_or_else(wrong)
@@ -380,6 +402,12 @@ fn scoped(text: &str) -> Option<Name> {
         }
         _ => None,
     }
+}
+
+fn canary(rest: &str) -> Option<Name> {
+    let (stamp, attack) = rest.split_once('/')?;
+    is_plain_name(attack).then_some(())?;
+    Some(Name::Canary { stamp: Stamp::parse(stamp)?, attack: attack.to_owned() })
 }
 
 fn stretch(rest: &str) -> Option<Name> {
@@ -438,6 +466,8 @@ mod tests {
             for file in ReadmeFile::ALL {
                 names.extend([file.name(&scope, None), file.name(&scope, Some("0badcafe"))]);
             }
+            let mut names = vec![pack(&scope, digest), stretch_name(false, None).span(&scope, digest)];
+            names.push(format!("canary/{stamp}/delete-version"));
             for part in [SetPart::Body, SetPart::Chunks, SetPart::Envelope, SetPart::Signature] {
                 names.push(set.part(part));
             }
@@ -474,6 +504,9 @@ mod tests {
             stretch.replace(".envelope", "-xxxxxxxx.envelope"),
             "estate/sets/main/20261122T072400Z-1a2b3c4d.other".into(),
             "estate/sets/Main/20261122T072400Z-1a2b3c4d.envelope.json".into(),
+            "canary/20261122T072400Z-1a2b3c4d".into(),
+            "canary/20261122T072400Z-1a2b3c4d/a/b".into(),
+            "canary/x/shorten".into(),
         ] {
             assert!(text.parse::<Name>().is_err(), "{text}");
         }

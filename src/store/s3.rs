@@ -30,6 +30,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
+use super::honesty::s3::Target;
 use super::{Listed, LockState, NAME_BYTES, Promises, Store, StoreError, Version, check_name};
 use fitness::Fitness;
 use gate::Gate;
@@ -157,6 +158,13 @@ impl S3Store {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Where the honesty drill attacks.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        let (bucket, prefix) = (self.options.bucket.clone(), self.options.prefix.clone());
+        Target { client: self.client.clone(), bucket, prefix }
     }
 
     #[must_use]
