@@ -466,3 +466,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn copies_are_stores_of_their_own_and_none_is_called_primary() {
+    let config = parse(&small_with(
+        "[copies.drawer]\nkind = \"local\"\npath = \"d\"\n[copies.offsite]\nkind = \"s3\"\nbucket = \"other\"\nprofile = \"copier\"\n",
+    ))
+    .unwrap();
+    assert_eq!(config.copies["drawer"], StoreConfig::Local { path: "/etc/shop/d".into() });
+    assert!(matches!(config.copy("offsite").unwrap(), StoreConfig::S3(bucket) if bucket.bucket == "other"));
+    let unknown = config.copy("drawr").unwrap_err();
+    assert!(unknown.cause.contains("did you mean 'drawer'") && unknown.next.contains("[copies.drawr]"), "{unknown:?}");
+    let said = wrong_after("[copies.primary]\nkind = \"local\"\npath = \"d\"\n[copies.\"../x\"]\nkind = \"moon\"\n");
+    assert!(said.contains("choose another name") && said.contains("copies.../x"), "{said}");
+}

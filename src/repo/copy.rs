@@ -30,7 +30,7 @@ mod carry;
 mod inventory;
 mod plan;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use carry::Carrier;
 use inventory::{Present, Source};

@@ -226,7 +226,7 @@ pub async fn look(
     for place in copies {
         match testimony(place, signers, about, &shown).await {
             Ok(testimony) => testimonies.push(testimony),
-            Err(RepoError::Store(error @ (StoreError::Unreachable { .. } | StoreError::Other { .. }))) => {
+            Err(RepoError::Store(error)) => {
                 crate::watch::note(watch, format!("copy {}", place.name), format!("is no witness: {}", chain(&error)));
             }
             Err(error) => return Err(error),

@@ -62,13 +62,19 @@ impl Either {
         if first.is_empty() { last } else { first }
     }
 
-    /// Notes that a place failed; says so once where others are left to be read.
+    /// Notes that a place failed. One that does not answer is said once, and left alone while others are there to be read.
     fn failed(&self, at: usize, error: &StoreError) {
-        let first_time = self.down.get(at).is_some_and(|down| !down.swap(true, Ordering::Relaxed));
-        let (Some(place), true) = (self.places.get(at), first_time && self.places.len() > 1) else { return };
-        let what = format!("is out of reach, and is not read from: {}", chain(error));
+        let (Some(place), true) = (self.places.get(at), self.places.len() > 1) else { return };
+        let what = if matches!(error, StoreError::Unreachable { .. }) {
+            if self.down.get(at).is_none_or(|down| down.swap(true, Ordering::Relaxed)) {
+                return;
+            }
+            format!("is out of reach, and is not read from: {}", chain(error))
+        } else {
+            format!("cannot be read there: {}", chain(error))
+        };
         if at == 0 {
-            let next = "check its address and network; what the copies have can still be restored";
+            let next = "check its address, network and credential; what the copies have can still be restored";
             watch::warn(&*self.watch, place_of(place), what, next);
         } else {
             watch::note(&*self.watch, place_of(place), what);
@@ -145,7 +151,7 @@ fn place_of(place: &Place) -> String {
 
 /// Whether the store itself failed, not the object.
 fn is_silence(error: &StoreError) -> bool {
-    matches!(error, StoreError::Unreachable { .. } | StoreError::Other { .. })
+    matches!(error, StoreError::Unreachable { .. } | StoreError::Denied { .. } | StoreError::Other { .. })
 }
 
 #[async_trait]

@@ -138,7 +138,8 @@ impl<'a> Carrier<'a> {
             }
             self.carry(wanted, envelope).await
         };
-        cell.get_or_try_init(bring).await.map(|()| ())
+        cell.get_or_try_init(bring).await?;
+        Ok(())
     }
 
     /// Makes the lock of what the copy has as long as the source's. False when the copy has it no more.
