@@ -290,6 +290,10 @@ fn a_shredding_is_typed_twice_signed_by_an_eraser_and_complete_when_the_locks_ha
     house.trust_the_eraser();
     house.run(&["key", "open", "tenant/acme", "--with", "people/alice.key", "--with", "people/bob.key"]).expect(0);
     std::fs::copy(house.at("identities/tenant/acme/1.age"), house.at("forgotten-copy")).unwrap();
+    std::fs::rename(house.at("two"), house.at("away")).unwrap();
+    house.run(&["key", "shred", "tenant/acme", "--yes", "tenant/acme"]).expect(7);
+    std::fs::rename(house.at("away"), house.at("two")).unwrap();
+    assert!(house.files("store").is_empty(), "a store that does not answer is not left out of an erasure");
     house.run(&["key", "renew"]).expect(0);
     let plan = house.run(&["key", "shred", "tenant/acme", "--dry-run"]).expect(0);
     assert_eq!((plan.json["files"].as_array().unwrap().len(), &plan.json["here"]), (2, &serde_json::json!([1])));

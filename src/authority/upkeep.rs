@@ -40,8 +40,12 @@ impl Keep {
         match name {
             KeyName::Scope { scope, epoch } => !erased(scope, *epoch),
             KeyName::Drill { scope, epoch } => self.drill.contains(scope) && !erased(scope, *epoch),
-            KeyName::Group { custody, .. } => self.custody.is_none_or(|present| *custody >= present),
-            KeyName::Copy { .. } | KeyName::Earlier { .. } | KeyName::Manifest { .. } => true,
+            // What is newer than the present generation is a ceremony that died, or one administrator's own.
+            KeyName::Group { custody, .. } => self.custody.is_none_or(|present| *custody == present),
+            KeyName::Earlier { custody, .. } | KeyName::Manifest { custody } => {
+                self.custody.is_none_or(|present| *custody <= present)
+            }
+            KeyName::Copy { .. } => true,
             // Of use until the next proof, which is due long before.
             KeyName::Challenge { .. } | KeyName::Proof { .. } => false,
         }

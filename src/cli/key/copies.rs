@@ -18,7 +18,7 @@ use crate::ids::{Scope, is_plain_name};
 /// it lies.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    lifeboat key register-copy tenant/acme --name safe --holder \"paper, bank safe\" --signer carol.pub")]
+    lifeboat key register-copy tenant/acme --name safe --holder bank --signer carol.pub")]
 pub struct RegisterCopy {
     pub scope: Scope,
     /// A plain name for the copy

@@ -26,7 +26,6 @@ use crate::repo::key::KeyError;
 #[command(after_help = "Examples:\n  \
     lifeboat key open tenant/acme --with alice.key --with bob.key\n  \
     lifeboat key open cluster/main --epoch 2 --with alice.key --with bob.key --out main.key\n  \
-    age -d -i alice.key alice.bob.age | age -d -i bob.key > custody.key && chmod 600 custody.key\n  \
     lifeboat key open tenant/acme --custody-key custody.key")]
 pub struct Open {
     pub scope: Scope,

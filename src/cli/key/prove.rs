@@ -18,7 +18,6 @@ use crate::failure::{Failure, Kind};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     lifeboat key prove alice --out alice.challenge.age\n  \
-    age -d -i alice.key alice.challenge.age > alice.answer        (on alice's machine)\n  \
     lifeboat key prove alice --answer alice.answer")]
 pub struct Prove {
     /// A name of [keys.custody.custodians]

@@ -77,9 +77,11 @@ struct Work<'a> {
 pub(super) async fn shred(args: &Shred, context: &Context) -> Result<Report, Failure> {
     let config = context.config()?;
     let store = open::store(context, &config, Role::Writer).await?;
-    let stores = match config.keys.stores.is_empty() {
-        true => KeyStores::default(),
-        false => custody::answering(context, &config, Role::KeyEraser).await?,
+    let stores = match (config.keys.stores.is_empty(), args.yes.is_some()) {
+        (true, _) => KeyStores::default(),
+        // What is to be destroyed is written down once: a store that does not answer must not be left out of it.
+        (false, true) => custody::needed(context, &config, Role::KeyEraser).await?,
+        (false, false) => custody::answering(context, &config, Role::KeyEraser).await?,
     };
     let erasers = Signers::read_for(&config.keys.signers, erasure::NAMESPACE)?;
     let now = store.now().await?;
@@ -182,7 +184,9 @@ impl Work<'_> {
         let shredder = self.shredder()?;
         let erasure = shredder.request(scope, self.known(scope)?).await?;
         let last = erasure.epochs.iter().next_back().copied().unwrap_or(0);
-        if !Ring::of(self.config)?.erase(scope, last)? {
+        // A machine that makes no keys has no bundle, or not all that `[keys]` can name.
+        let bundle = Ring::of(self.config).ok().map(|ring| ring.erase(scope, last)).transpose()?;
+        if bundle != Some(true) {
             let next = "nothing more is sealed by machines that read the ledger; take it out of their bundles with `key shred` there";
             watch::warn(
                 &*self.context.watch,
@@ -193,7 +197,9 @@ impl Work<'_> {
         }
         self.delete_here(&erasure)?;
         let standings = shredder.advance(&erasure).await?;
-        self.report(scope, &standings).await
+        let mut report = self.report(scope, &standings).await?;
+        report.text += "\nA stream that runs seals to the dead key until it is started again; nobody can read that.\n";
+        Ok(report)
     }
 
     /// The identities that lie in this machine's folder: also those of an erasure that was taken up again.
