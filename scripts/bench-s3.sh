@@ -28,7 +28,7 @@ trap finish EXIT
 sql() { psql -XAtq -v ON_ERROR_STOP=1 -d "$1" -c "$2"; }
 
 "${server_user[@]}" "$bin/initdb" -U postgres -E UTF8 --locale=C.UTF-8 --auth=trust --no-sync -k -D "$dir/data" >/dev/null
-"${server_user[@]}" "$bin/postgres" -D "$dir/data" -k "$dir/s" -c listen_addresses= -c wal_level=replica -c fsync=off >"$dir/server.log" 2>&1 & postmaster=$!
+"${server_user[@]}" "$bin/postgres" -D "$dir/data" -k "$dir/s" -c listen_addresses= -c wal_level=replica -c fsync=off -c max_slot_wal_keep_size=4GB >"$dir/server.log" 2>&1 & postmaster=$!
 for _ in $(seq 300); do psql -XAtqc 'SELECT 1' postgres >/dev/null 2>&1 && break; sleep 0.1; done
 sql postgres 'CREATE DATABASE acme TEMPLATE template0'
 sql acme 'CREATE EXTENSION pg_trgm; CREATE EXTENSION unaccent; ALTER FUNCTION unaccent(text) IMMUTABLE'
@@ -54,7 +54,7 @@ estate() { # estate NAME STORE-LINES
   local home=$dir/$1; rm -rf "$home"; mkdir -p "$home/store"
   printf '%s\n' "state_dir = \"state\"" '[estate]' 'name = "bench"' '[store]' "$2" '[keys]' 'writer = "writer.json"' \
     'identities = "identities"' 'signers = "allowed_signers"' '[clusters.main]' "host = \"$dir/s\"" 'user = "postgres"' \
-    "slot = \"lifeboat_$1\"" '[tenants.acme]' 'cluster = "main"' 'databases = ["acme"]' "filestore = \"$dir/files/acme\"" >"$home/lifeboat.toml"
+    "slot = \"lifeboat_$1\"" '[tenants.acme]' 'cluster = "main"' 'databases = ["acme"]' "filestore = \"$dir/files\"" >"$home/lifeboat.toml"
   "$boat" --config "$home/lifeboat.toml" --json init --spares 4 >/dev/null
 }
 

@@ -162,6 +162,36 @@ async fn a_store_that_says_yes_and_locks_nothing_is_refused() {
     assert!(matches!(put, Err(StoreError::Unfit { .. })), "{put:?}");
 }
 
+/// Ceph 16 and 18 do this.
+#[tokio::test]
+async fn a_lock_that_is_dropped_from_an_upload_in_parts_is_set_afterwards_or_nothing_is_stored() {
+    for sets in [true, false] {
+        let locked = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = locked.clone();
+        let endpoint = server(move |asked| match (asked.method.as_str(), asked.target.as_str()) {
+            ("POST", target) if target.contains("uploads") => {
+                reply(200, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+            }
+            ("POST", _) => reply(200, "<CompleteMultipartUploadResult/>").with("x-amz-version-id: v1"),
+            ("PUT", target) if target.contains("retention") => {
+                seen.store(sets, Ordering::Relaxed);
+                reply(200, "")
+            }
+            ("PUT", _) => reply(200, "").with("etag: \"e\""),
+            _ if seen.load(Ordering::Relaxed) => retention("2026-11-23T00:00:00Z"),
+            _ => error(404, "NoSuchObjectLockConfiguration"),
+        });
+        let mut store = open(&endpoint.await).await;
+        store.options.multipart_from = 1;
+        let put = store.put("a", Bytes::from_static(b"x"), later()).await;
+        match sets {
+            true => assert_eq!(put.unwrap(), Version("v1".to_owned())),
+            false => assert!(matches!(put, Err(StoreError::Unfit { .. })), "{put:?}"),
+        }
+        assert_eq!(locked.load(Ordering::Relaxed), sets);
+    }
+}
+
 #[tokio::test]
 async fn a_put_whose_answer_got_lost_finds_itself_and_another_s_is_told_apart() {
     for ours in [true, false] {
