@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use lifeboat::clock::Clock;
+use lifeboat::store::honesty::{self, Outcome as Trial};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -72,7 +74,16 @@ impl Estate {
     pub fn on_s3(cluster: &Cluster, tenants: &[Tenant], more: &str, endpoint: &str, bucket: &str, keys: &Keys) -> Self {
         let store =
             format!("kind = \"s3\"\nendpoint = \"{endpoint}\"\nbucket = \"{bucket}\"\nprofile = \"{}\"\n", keys.user);
-        Self::with_store(cluster, tenants, more, &store, Some(keys))
+        let estate = Self::with_store(cluster, tenants, more, &store, Some(keys));
+        estate.drilled(&format!("s3://{bucket} at {endpoint}"), Trial::Refused);
+        estate
+    }
+
+    /// Remembers a drill of the store at `place` with one trial, as `lifeboat doctor --attack` would have made now.
+    pub fn drilled(&self, place: &str, outcome: Trial) {
+        let trial = honesty::Trial { attack: honesty::Attack::DeleteVersion, outcome, detail: String::new() };
+        let record = honesty::Record::new(place.to_owned(), Clock::system().now(), vec![trial]);
+        record.write(&self.dir().join("state/honesty")).expect("the record");
     }
 
     /// `store` is what stands in the table of that name. The file with AWS profiles is `<dir>/aws`.
