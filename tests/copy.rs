@@ -131,7 +131,7 @@ fn a_restore_heals_from_the_copy_and_says_what_it_healed() {
     estate.run(&["copy"]).expect(0);
     // What a restore needs for certain: the tenant's base backup.
     let (_, envelope) = objects(&estate.store, |name| {
-        name.starts_with("tenant/initech/sets/main/") && name.ends_with(".envelope.json")
+        name.starts_with("tenant/initech/sets/base-main/") && name.ends_with(".envelope.json")
     })
     .remove(0);
     let envelope: Value = serde_json::from_slice(&std::fs::read(envelope).unwrap()).unwrap();
@@ -245,8 +245,8 @@ fn a_copy_in_another_users_bucket_has_the_stores_locks_and_restores() {
         (&json!(0), &json!(0))
     );
 
-    // As the bucket's owner sees it: every object is there, under COMPLIANCE, for as long as the folder's lock file says.
-    let client = rgw.client();
+    // As the server says it: under COMPLIANCE, for as long as the folder's lock file says. (Objects belong to who put them.)
+    let client = s3::client(&rgw.endpoint, &user);
     let locks = estate.store.join("@locks");
     let listed = s3::wait(client.list_objects_v2().bucket(&bucket).prefix("shop/").send()).unwrap();
     let names: Vec<&str> =
