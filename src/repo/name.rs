@@ -288,6 +288,12 @@ impl ReadmeFile {
         format!("{scope}/{stem}{edition}.{ending}")
     }
 
+    /// What the names of all its editions in `scope` begin with.
+    #[must_use]
+    pub fn prefix(self, scope: &Scope) -> String {
+        format!("{scope}/{}", self.stem_and_ending().0)
+    }
+
     fn parse(file: &str) -> Option<(Self, Option<String>)> {
         Self::ALL.into_iter().find_map(|known| {
             let (stem, ending) = known.stem_and_ending();

@@ -14,7 +14,10 @@ const GET: [&str; 2] = ["GetObject", "GetObjectVersion"];
 const LOOK_AT_LOCKS: [&str; 2] = ["GetObjectRetention", "GetObjectLegalHold"];
 const ERASURES: &str = "estate/erasures/*";
 /// What is signed and readable without a key; the writer has its own chunk maps besides, and the canaries of the honesty drill.
-const ENVELOPES: [&str; 4] = ["*.envelope.json", "*.envelope.json.sig", "*README.txt", ERASURES];
+const ENVELOPES: [&str; 7] =
+    ["*.envelope.json", "*.envelope.json.sig", ERASURES, HOLDS, "*/README*.txt", "*/lay-wal*.sh", "*/recover-set*.sh"];
+/// Markers of open holds.
+const HOLDS: &str = "*/holds/*";
 const CHUNK_MAPS: &str = "*.chunks.age";
 const CANARIES: &str = "canary/*";
 
@@ -64,6 +67,7 @@ pub(super) fn allowed(grant: &Grant, ground: &Ground) -> Vec<Statement> {
             may("Get", &GET, &clear);
             may("LookAtLocks", &LOOK_AT_LOCKS, &all);
             may("Hold", &["PutObjectLegalHold"], &all);
+            may("Mark", &["PutObject", "PutObjectRetention"], &[HOLDS.to_owned()]);
         }
         Role::KeyEraser => {
             let ledger = [ERASURES.to_owned()];
