@@ -61,7 +61,7 @@ fn last_drill(config: &Config, context: &Context, store: &dyn Store, checks: &mu
             checks.fail("honesty", Failure::new(Kind::Refused, format!("store {place}"), what, next));
         }
         (Gate::Open, Some(record)) => {
-            checks.fine("honesty", place, format!("kept its locks when drilled, {}", record.time))
+            checks.fine("honesty", place, format!("kept its locks when drilled, {}", record.time));
         }
         (Gate::Open, None) => checks.fine("honesty", place, "not drilled"),
     }
