@@ -78,7 +78,8 @@ pub(super) fn keys(table: Table<'_>) -> Keys {
         [_, _] if keys.custody.is_none() => table.report("stores", "need [keys.custody]: who may open what lies there"),
         [_, _] => {}
         more => {
-            table.report("stores", format!("are {}: there must be two, under different administrators", more.len()))
+            let what = format!("are {}: there must be two, under different administrators", more.len());
+            table.report("stores", what);
         }
     }
     table.finish();
