@@ -115,7 +115,7 @@ line 15: tenants.acme.cluster: there is no cluster 'mian'; did you mean 'main'?
 line 18: tenants.acme.databases: 'postgres' is a system database: it belongs to the cluster, not to a tenant
 line 20: tenants.acme.rpo: '5 minutes' is not a duration; write a number and a unit, like 90s, 12h, 35d or 7y
 line 22: retention.classes.daily: must be more than zero
-line 23: telemetry: there is no such key; there is: clusters, drill, estate, keys, retention, sandbox, state_dir, store, tenants";
+line 23: telemetry: there is no such key; there is: clusters, copies, drill, estate, keys, retention, sandbox, state_dir, store, tenants";
     assert_eq!(wrong(text), expected);
 }
 
