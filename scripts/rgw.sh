@@ -73,9 +73,7 @@ stop() {
 configure() {
   read -r mon1 mon2 http https <<<"$(free_ports 4)"
   mkdir -p "$d"/{mon,osd/0,rgw,run,log}
-  openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj '/CN=lifeboat tests' -addext 'subjectAltName=IP:127.0.0.1,DNS:localhost' \
-    -addext basicConstraints=CA:TRUE -keyout "$d/tls.key" -out "$d/ca.pem" 2>/dev/null
-  cat "$d/ca.pem" "$d/tls.key" >"$d/tls.pem"
+  certificates >"$d/log/openssl.out" 2>&1
   cat >"$d/ceph.conf" <<CONF
 [global]
 fsid = $fsid
@@ -123,6 +121,16 @@ rgw exit timeout secs = 1
 rgw s3 auth use sts = true
 rgw sts key = lifeboat-testing
 CONF
+}
+
+# $d/ca.pem, which signed what is in $d/tls.pem.
+certificates() {
+  local new=(openssl req -newkey rsa:2048 -nodes)
+  "${new[@]}" -x509 -days 3650 -subj '/CN=lifeboat tests, CA' -keyout "$d/ca.key" -out "$d/ca.pem"
+  "${new[@]}" -subj '/CN=lifeboat tests' -keyout "$d/tls.key" -out "$d/tls.csr"
+  openssl x509 -req -days 3650 -in "$d/tls.csr" -CA "$d/ca.pem" -CAkey "$d/ca.key" -CAcreateserial -out "$d/tls.crt" \
+    -extfile <(echo 'subjectAltName = IP:127.0.0.1, DNS:localhost')
+  cat "$d/tls.crt" "$d/tls.key" >"$d/tls.pem"
 }
 
 keyring() {

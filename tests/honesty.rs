@@ -1,5 +1,5 @@
 //! The honesty drill on real servers: Ceph keeps its locks, moto is caught at each of its lies.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 

@@ -168,7 +168,10 @@ impl Ground {
 /// The catalog's mirror of a store, as text.
 async fn dump(state: &Path, store: &Path) -> String {
     let place = LocalStore::open(store, Clock::system()).unwrap().place();
-    Catalog::open(state, &place).await.unwrap().0.dump().await.unwrap()
+    let (catalog, _) = Catalog::open(state, &place).await.unwrap();
+    let dump = catalog.dump().await.unwrap();
+    catalog.close().await.unwrap();
+    dump
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,7 +203,7 @@ async fn levels_0_and_1_run_with_no_key_on_the_machine_and_say_what_they_speak_f
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_ends_with_6_and_its_name_and_a_gap_with_3() {
     let ground = Ground::new(3).await;
-    let (name, path) = objects(&ground.store(), |name| name.contains("/packs/")).remove(0);
+    let (name, path) = objects(&ground.store(), |name| !name.starts_with('@') && name.contains("/packs/")).remove(0);
     let damage = Damage::flip(&path);
     ground.run(&["verify", "--level", "0"]).expect(0);
     let found = ground.run(&["verify"]).expect(6);
@@ -230,7 +233,9 @@ async fn an_envelope_that_this_machine_saw_and_that_is_gone_before_its_lock_is_d
     let ground = Ground::new(3).await;
     ground.run(&["verify", "--level", "0"]).expect(0);
     // The newest point, with its signature: nothing else in the store tells.
-    let gone = objects(&ground.store(), |name| name.contains("/points/") && name.contains(".envelope.json"));
+    let gone = objects(&ground.store(), |name| {
+        !name.starts_with('@') && name.contains("/points/") && name.contains(".envelope.json")
+    });
     assert_eq!(gone.len(), 2);
     gone.iter().for_each(|(_, path)| fs::remove_file(path).unwrap());
     for _ in 0..2 {
@@ -283,8 +288,10 @@ async fn what_was_read_once_is_not_read_again_by_commands_that_look() {
         assert_eq!(plain(&first), plain(&second), "{command}");
     }
     // What the store has lost is not shown for having been read before.
-    let (name, path) =
-        objects(&ground.store(), |name| name.contains("/points/") && name.ends_with("envelope.json")).remove(0);
+    let (name, path) = objects(&ground.store(), |name| {
+        !name.starts_with('@') && name.contains("/points/") && name.ends_with("envelope.json")
+    })
+    .remove(0);
     let damage = Damage::remove(&path);
     assert_eq!(ground.run(&["points", "acme"]).json["tenants"]["acme"]["points"], json!([]), "{name}");
     drop(damage);

@@ -184,6 +184,10 @@ impl Backup<'_> {
         };
         let mut named = sets.for_tenant(&tenant.databases, &scope, &cluster.name);
         named.extend(taken.sets);
+        let mut kept: Vec<ObjectRef> = named.iter().map(|(_, set)| set.envelope.reference()).collect();
+        for prefix in [&scope, &Scope::Cluster(cluster.name.clone())] {
+            kept.extend(self.writer.leave_readme(prefix, locked_until, &*self.watch).await);
+        }
         let body = PointBody {
             tenant: tenant.id.clone(),
             facts: facts.clone(),
@@ -196,7 +200,7 @@ impl Backup<'_> {
                 scope,
                 facts: to_value(&facts)?,
                 body: to_value(&body)?,
-                sets: named.iter().map(|(_, set)| set.envelope.reference()).collect(),
+                sets: kept,
                 stretches: stretches.map(|stretch| locked(stretch, locked_until)).collect(),
                 locked_until,
             })

@@ -19,7 +19,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::{Connection as _, Row as _, SqliteConnection};
 use tokio::sync::Mutex;
 
 use crate::failure::{Failure, Kind};
@@ -145,6 +145,15 @@ impl Catalog {
             }
         };
         Ok((Self { path, store: store.to_owned(), connection: Mutex::new(connection) }, found))
+    }
+
+    /// Closes the file and waits for it: SQLite removes its log by name, which must not be a successor's by then.
+    ///
+    /// # Errors
+    /// `Query`.
+    pub async fn close(self) -> Result<(), CatalogError> {
+        let failed = self.failed();
+        self.connection.into_inner().close().await.map_err(failed)
     }
 
     #[must_use]

@@ -8,6 +8,7 @@ use super::context::Context;
 use super::open;
 use super::outcome::Report;
 use super::table::{Cell, Table};
+use super::trusted;
 use crate::backup::{Backup, Made};
 use crate::config::size::shown;
 use crate::config::{Role, Tenant, when};
@@ -43,6 +44,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     let config = context.config()?;
     let writer = open::writer(context, &config).await?;
     let reader = Arc::new(open::keyless_reader(context, &config, Role::Writer).await?);
+    trusted::check(context, &config, &reader.store.place())?;
     config.retention.class(&args.class)?;
     let named: Vec<&Tenant> = args.tenants.iter().map(|id| config.tenant(id)).collect::<Result<_, _>>()?;
     let mut made = Vec::new();

@@ -13,6 +13,7 @@ pub mod catalog;
 pub mod context;
 pub mod copy;
 pub mod demo;
+pub mod doctor;
 pub mod drill;
 pub mod expire;
 mod fresh;
@@ -34,6 +35,7 @@ pub mod table;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod trusted;
 pub mod verify;
 
 pub use run::main;
@@ -70,12 +72,13 @@ pub enum Command {
     Copy(copy::Args),
     Restore(restore::Args),
     Drill(drill::Args),
-    Verify(verify::Args),
-    #[command(subcommand)]
-    Catalog(catalog::Args),
     Expire(expire::Args),
     Hold(hold::Args),
     Unhold(hold::UnholdArgs),
+    Verify(verify::Args),
+    #[command(subcommand)]
+    Catalog(catalog::Args),
+    Doctor(doctor::Args),
     Demo(demo::Args),
 }
 
@@ -93,11 +96,12 @@ impl Command {
             Self::Copy(_) => "copy",
             Self::Restore(_) => "restore",
             Self::Drill(_) => "drill",
-            Self::Verify(_) => "verify",
-            Self::Catalog(catalog::Args::Rebuild(_)) => "catalog rebuild",
             Self::Expire(_) => "expire",
             Self::Hold(_) => "hold",
             Self::Unhold(_) => "unhold",
+            Self::Verify(_) => "verify",
+            Self::Catalog(catalog::Args::Rebuild(_)) => "catalog rebuild",
+            Self::Doctor(_) => "doctor",
             Self::Demo(_) => "demo",
         }
     }

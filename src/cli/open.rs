@@ -189,8 +189,9 @@ pub async fn verifier(context: &Context, config: &Config, copy: Option<&str>, op
 ///
 /// # Errors
 /// When the signers file cannot be read.
-pub async fn reader_at(context: &Context, config: &Config, place: &Place) -> Result<Reader, Failure> {
-    reader_of(context, config, Arc::clone(&place.store), Identities::open(None)).await
+pub fn reader_at(config: &Config, place: &Place) -> Result<Reader, Failure> {
+    let signers = Arc::new(Signers::read(&config.keys.signers)?);
+    Ok(Reader::open(Arc::clone(&place.store), signers, Arc::new(Identities::open(None))))
 }
 
 async fn everywhere(context: &Context, config: &Config) -> Result<Arc<dyn Store>, Failure> {

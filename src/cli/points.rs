@@ -78,8 +78,8 @@ async fn list(context: &Context, config: &Config, tenant: Option<&str>) -> Resul
         for fork in &stored.forks {
             report.findings.push(not_believed(&fork.names.join(" and "), "they tell different WAL"));
         }
-        let found = Found::of(&places, config, &scope).await?;
         let holds = hold::list(&*reader.store, Some(&scope)).await?;
+        let found = Found::of(&places, config, &scope).await?;
         text += &drawn(&id, &stored, &sets.good, &found, config, context);
         for hold in &holds {
             text +=

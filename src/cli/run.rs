@@ -19,8 +19,8 @@ use super::outcome::{Report, told};
 use super::progress::Progress;
 use super::terminal::Page;
 use super::{
-    Command, Lifeboat, backup, catalog, copy, demo, drill, expire, hold, init, key, logs, points, restore, status,
-    stream, verify,
+    Command, Lifeboat, backup, catalog, copy, demo, doctor, drill, expire, hold, init, key, logs, points, restore,
+    status, stream, verify,
 };
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
@@ -90,12 +90,13 @@ async fn dispatch(command: Command, context: &Context) -> Result<Report, Failure
         Command::Status(args) => Box::pin(status::run(args, context)).await,
         Command::Copy(args) => Box::pin(copy::run(args, context)).await,
         Command::Restore(args) => Box::pin(restore::run(args, context)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(args, context)).await,
         Command::Drill(args) => Box::pin(drill::run(args, context)).await,
-        Command::Verify(args) => Box::pin(verify::run(args, context)).await,
-        Command::Catalog(args) => Box::pin(catalog::run(args, context)).await,
         Command::Expire(args) => Box::pin(expire::run(args, context)).await,
         Command::Hold(args) => Box::pin(hold::run(args, context)).await,
         Command::Unhold(args) => Box::pin(hold::lift(args, context)).await,
+        Command::Verify(args) => Box::pin(verify::run(args, context)).await,
+        Command::Catalog(args) => Box::pin(catalog::run(args, context)).await,
         Command::Demo(args) => Box::pin(demo::run(args, context)).await,
     }
 }

@@ -11,10 +11,12 @@ use super::key::{self, standing::of_erasures};
 use super::open;
 use super::outcome::Report;
 use super::table::Table;
+use super::trusted;
 use crate::config::store::PRIMARY;
 use crate::config::{Config, Role};
 use crate::failure::{Failure, Kind};
 use crate::repo::hold;
+use crate::store::honesty::verdict;
 
 use copies::Reach;
 use standing::Standing;
@@ -49,8 +51,12 @@ pub async fn run(_args: Args, context: &Context) -> Result<Report, Failure> {
     let ledger = open::ledger(context, &config, &*reader.store).await?;
     report.findings.extend(of_erasures(&ledger.erasures()));
     let keys = key::standing::Standing::of(context, &config, &ledger).await?;
-    let promises = reader.store.promises();
-    let mut fields = json!({ "tenants": tenants, "store": { "place": reader.store.place(), "promises": promises } });
+    let (promises, place) = (reader.store.promises(), reader.store.place());
+    let (record, gate) = trusted::judged(context, &config, &place);
+    report.findings.extend(trusted::finding(gate, &place));
+    let attacked = record.map(|record| json!({ "time": record.time, "verdict": verdict(&record.trials) }));
+    let mut fields =
+        json!({ "tenants": tenants, "store": { "place": place, "promises": promises, "drill": attacked } });
     fields["erasures"] = json!(ledger.erasures());
     if let Some(keys) = keys {
         fields["keys"] = keys.json();
@@ -58,12 +64,12 @@ pub async fn run(_args: Args, context: &Context) -> Result<Report, Failure> {
     }
     report.json = fields.as_object().cloned().unwrap_or_default();
     report.text = table.draw(context.page);
-    behind(&mut report, context, &config).await?;
     let holds = hold::list(&*reader.store, None).await?;
     for hold in &holds {
         report.text += &format!("on hold: {} since {}: {}\n", hold.scope, hold.opened, hold.reason);
     }
     report.json.insert("holds".to_owned(), json!(holds));
+    behind(&mut report, context, &config).await?;
     for caveat in &promises.caveats {
         report.text += &format!("store: {caveat}\n");
     }

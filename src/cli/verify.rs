@@ -13,7 +13,7 @@ use jiff::SignedDuration;
 use super::context::Context;
 use super::outcome::Report;
 use super::recall::{self, Remembered};
-use super::{fresh, open};
+use super::{fresh, key, open};
 use crate::catalog::{CatalogError, VerifiedRow};
 use crate::config::store::PRIMARY;
 use crate::config::{Config, duration};
@@ -24,6 +24,7 @@ use crate::postgres::wal::extent;
 use crate::repo::envelope::Wal;
 use crate::repo::reader::Reader;
 use crate::repo::verify::{self, Knows, LastRead, Level, Options, Outcome, Part, Seen, Shortest};
+use crate::watch::{self, Finding};
 
 /// Verify the repository: what is there, whether it is what it was, whether it opens
 ///
@@ -80,13 +81,29 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     {
         tracing::warn!(error = chain(&error), "what was read cannot be noted in the catalog");
     }
-    let report = told::report(&found, &options, args.copy.as_deref(), context, &config);
+    let mut report = told::report(&found, &options, args.copy.as_deref(), context, &config);
+    renew_keys(&mut report, context, &config).await;
     if args.copy.as_deref().is_some_and(|name| name != PRIMARY) {
         return Ok(report);
     }
     let about = open::about(config.tenants.values());
     let verdict = open::freshness(context, &config, &about).await?;
     Ok(fresh::told(report, &verdict))
+}
+
+/// The locks of key files roll on with every run. When they do not, what was verified still counts.
+async fn renew_keys(report: &mut Report, context: &Context, config: &Config) {
+    match key::renew::roll(context, config).await {
+        Ok(None) => {}
+        Ok(Some(renewed)) => {
+            report.json.insert("keys_renewed".to_owned(), renewed.files.into());
+            report.text += &format!("renewed the locks of {} key files\n", renewed.files);
+        }
+        Err(Failure { object, cause, next, .. }) => {
+            let what = format!("the locks of key files were not renewed: {cause}");
+            report.findings.push(Finding { level: watch::Level::Warning, object, what, next });
+        }
+    }
 }
 
 fn options(args: &Args, config: &Config, level: Level) -> Options {

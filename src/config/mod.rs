@@ -194,6 +194,7 @@ fn read(path: &Path, root: Table<'_>) -> Config {
         estate: estate(root.table("estate")),
         store: store::store(root.table("store")),
         copies: store::copies(&root),
+
         keys: keys::keys(root.table("keys")),
         clusters: clusters.into_iter().map(|(name, item)| (name.clone(), cluster::cluster(&name, &item))).collect(),
         tenants: (root.named("tenants").into_iter())

@@ -37,6 +37,8 @@ pub struct S3Config {
     pub profiles: BTreeMap<Role, String>,
     /// How many requests may be under way at once.
     pub requests: u32,
+    /// Write there although the store's last honesty drill found that it does not keep its locks.
+    pub accept_dishonest: bool,
 }
 
 impl S3Config {
@@ -92,6 +94,7 @@ fn s3(table: &Table<'_>) -> S3Config {
         profile: table.take("profile", Item::text),
         profiles: profiles(&table.table("profiles")),
         requests: table.take("requests", |item| item.whole(1..257)).unwrap_or(16),
+        accept_dishonest: table.take("accept_dishonest", Item::flag).unwrap_or(false),
     }
 }
 

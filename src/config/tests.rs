@@ -115,7 +115,7 @@ line 15: tenants.acme.cluster: there is no cluster 'mian'; did you mean 'main'?
 line 18: tenants.acme.databases: 'postgres' is a system database: it belongs to the cluster, not to a tenant
 line 20: tenants.acme.rpo: '5 minutes' is not a duration; write a number and a unit, like 90s, 12h, 35d or 7y
 line 22: retention.classes.daily: must be more than zero
-line 23: telemetry: there is no such key; there is: clusters, drill, estate, keys, retention, sandbox, state_dir, store, tenants";
+line 23: telemetry: there is no such key; there is: clusters, copies, drill, estate, keys, retention, sandbox, state_dir, store, tenants";
     assert_eq!(wrong(text), expected);
 }
 
@@ -132,6 +132,51 @@ fn every_mistake_in_the_toml_itself_has_its_line_and_nothing_lost_with_it_is_cal
     let lines: Vec<&str> = said.lines().map(|line| line.split(": ").next().unwrap()).collect();
     assert!(lines.contains(&"line 2") && lines.contains(&"line 3") && lines.contains(&"line 7"), "{said}");
     assert!(!said.contains("missing"), "{said}");
+}
+
+/// [`SMALL`] with a bucket, and `more` in its table, which begins in line 4.
+fn in_a_bucket(more: &str) -> String {
+    SMALL.replace("kind = \"local\"\npath = \"store\"", &format!("kind = \"s3\"\nbucket = \"shop-backup\"\n{more}"))
+}
+
+#[test]
+fn a_bucket_has_its_defaults_and_each_role_its_profile() {
+    let StoreConfig::S3(plain) = parse(&in_a_bucket("")).unwrap().store else { panic!("a bucket") };
+    assert_eq!((plain.path_style, plain.requests, plain.prefix.as_str()), (false, 16, ""));
+    assert_eq!(plain.profile_for(Role::Writer), None);
+    let more = "endpoint = \"https://s3.example.com:7480/\"\nca_file = \"ca.pem\"\nprefix = \"a/b\"\nprofile = \"all\"\n\
+                profiles = { janitor = \"sweeper\" }\nrequests = 4";
+    let StoreConfig::S3(full) = parse(&in_a_bucket(more)).unwrap().store else { panic!("a bucket") };
+    assert!(full.path_style, "what is not AWS has no bucket in its host's name");
+    assert_eq!(full.endpoint.as_deref(), Some("https://s3.example.com:7480"));
+    assert_eq!(full.ca_file.as_deref(), Some(Path::new("/etc/shop/ca.pem")));
+    assert_eq!((full.profile_for(Role::Janitor), full.profile_for(Role::Reader)), (Some("sweeper"), Some("all")));
+}
+
+#[test]
+fn every_mistake_about_a_bucket_has_its_line() {
+    for (more, word) in [
+        ("prefix = \"/a\"", "prefix"),
+        ("prefix = \"a/\"", "prefix"),
+        ("prefix = \"a/../b\"", "prefix"),
+        ("endpoint = \"s3.example.com\"", "URL"),
+        ("endpoint = \"https://key:secret@s3.example.com\"", "password"),
+        ("endpoint = \"https://s3.example.com/bucket\"", "URL"),
+        ("path_style = \"yes\"", "path_style"),
+        ("requests = 0", "requests"),
+        ("requests = 257", "requests"),
+        ("profiles = { cleaner = \"x\" }", "cleaner"),
+        ("secret_key = \"x\"", "secret_key"),
+        ("path = \"store\"", "path"),
+    ] {
+        let said = wrong(&in_a_bucket(more));
+        assert!(said.contains("line 7") && said.contains(word), "{more}: {said}");
+        assert!(!said.contains("key:secret"), "{said}");
+    }
+    for bucket in ["", "ab", "Shop", "-shop", "shop-", "a..b", "shop_backup", "a/b"] {
+        let said = wrong(&in_a_bucket("").replace("shop-backup", bucket));
+        assert!(said.contains("line 6") && said.contains("bucket"), "'{bucket}': {said}");
+    }
 }
 
 #[test]

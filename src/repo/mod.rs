@@ -6,7 +6,7 @@
 //! | [`seal`], [`sign`] | age and SSH signatures |
 //! | [`key`], [`identities`], [`ceremony`] | keys that write, keys that read, and making both |
 //! | [`erasure`] | which keys were destroyed on purpose |
-//! | [`writer`], [`set_writer`], [`stretch`] | putting things in; `study`, `packing` and `pool` are the work behind it |
+//! | [`writer`], [`set_writer`], [`stretch`], [`readme`] | putting things in; `study`, `packing` and `pool` are the work behind it |
 //! | [`expire`], [`hold`] | taking away what nobody needs; keeping what an incident needs |
 //! | [`verify`] | whether all of it is there, is what it was, opens |
 //! | [`reader`], [`extract`], [`window`] | listing, opening, bringing back; `fetch` sees through a lying store, [`recall`] spares reading twice, `root` keeps inside a folder |
@@ -32,6 +32,7 @@ pub mod pack;
 mod packing;
 mod pool;
 pub mod reader;
+pub mod readme;
 pub mod recall;
 mod root;
 pub mod seal;

@@ -73,6 +73,8 @@ pub(super) struct Shared {
     pub own: Signers,
     /// The head of each chain, by the folder it lies in.
     pub heads: Mutex<HashMap<String, Arc<Head>>>,
+    /// What this writer has seen lie in a scope's prefix for recovery by hand ([`super::readme`]).
+    pub readmes: tokio::sync::Mutex<HashMap<Scope, Vec<ObjectRef>>>,
 }
 
 /// The newest envelope of a chain, once it was looked up. Held while one is committed: a chain has no branches.
@@ -92,7 +94,7 @@ pub struct NewSet {
 #[derive(Debug, Clone)]
 pub struct NewPoint {
     pub scope: Scope,
-    /// [`Verified::reference`] of each set's envelope.
+    /// [`Verified::reference`] of each set's envelope; and what else is to be kept as long ([`Writer::leave_readme`]).
     pub sets: Vec<ObjectRef>,
     /// The same of each stretch that the point needs.
     pub stretches: Vec<ObjectRef>,
@@ -117,7 +119,8 @@ impl Writer {
         let pool = Pool::new(options.threads, options.level)?;
         let own = Signers::only(&bundle.writer, bundle.signing.public_key());
         let (packs_under_way, heads) = (Gate::new(options.packs_under_way.max(1)), Mutex::default());
-        Ok(Self(Arc::new(Shared { store, bundle, clock, options, pool, packs_under_way, own, heads })))
+        let readmes = tokio::sync::Mutex::default();
+        Ok(Self(Arc::new(Shared { store, bundle, clock, options, pool, packs_under_way, own, heads, readmes })))
     }
 
     /// Begins a set, with the newest set of the same scope and source as its base.

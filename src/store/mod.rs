@@ -27,6 +27,7 @@ use crate::failure::{Failure, Kind};
 
 pub mod contract;
 pub mod counting;
+pub mod credential;
 pub mod either;
 pub mod failing;
 pub mod honesty;

@@ -30,6 +30,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
+use super::honesty::s3::Target;
 use super::{Listed, LockState, NAME_BYTES, Promises, Store, StoreError, Version, check_name};
 use fitness::Fitness;
 use gate::Gate;
@@ -45,6 +46,8 @@ mod lock;
 mod observed;
 mod put;
 mod request;
+#[cfg(test)]
+mod tests;
 
 /// From this size on an object is uploaded in parts.
 const MULTIPART_FROM: u64 = 64 << 20;
@@ -87,6 +90,8 @@ pub struct S3Options {
     pub multipart_from: u64,
     /// How large a part is, at least 5 MiB.
     pub part_bytes: u64,
+    /// How many versions a page of a listing has at most; S3 gives 1000.
+    pub page: u16,
     /// How long the server may make no progress before a request is given up and repeated.
     pub patience: Duration,
     /// How often a request is tried before the store counts as out of reach.
@@ -108,6 +113,7 @@ impl S3Options {
             requests: 16,
             multipart_from: MULTIPART_FROM,
             part_bytes: PART_BYTES,
+            page: 1000,
             patience: PATIENCE,
             attempts: 6,
         }
@@ -115,7 +121,6 @@ impl S3Options {
 }
 
 /// A store in a bucket.
-#[derive(Debug)]
 pub struct S3Store {
     client: Client,
     options: S3Options,
@@ -155,6 +160,13 @@ impl S3Store {
         &self.client
     }
 
+    /// Where the honesty drill attacks.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        let (bucket, prefix) = (self.options.bucket.clone(), self.options.prefix.clone());
+        Target { client: self.client.clone(), bucket, prefix }
+    }
+
     #[must_use]
     pub fn bucket(&self) -> &str {
         &self.options.bucket
@@ -181,12 +193,23 @@ impl S3Store {
     }
 }
 
+/// The SDK's own is many pages long.
+impl std::fmt::Debug for S3Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("S3Store")
+            .field("options", &self.options)
+            .field("fitness", &self.fitness)
+            .finish_non_exhaustive()
+    }
+}
+
 #[async_trait]
 impl Store for S3Store {
     fn place(&self) -> String {
-        let S3Options { bucket, endpoint, .. } = &self.options;
+        let S3Options { bucket, prefix, endpoint, .. } = &self.options;
+        let slash = if prefix.is_empty() { "" } else { "/" };
         let at = endpoint.as_ref().map(|endpoint| format!(" at {endpoint}")).unwrap_or_default();
-        format!("s3://{}{at}", self.prefixed_bucket(bucket))
+        format!("s3://{bucket}{slash}{prefix}{at}")
     }
 
     fn promises(&self) -> Promises {
@@ -229,14 +252,5 @@ impl Store for S3Store {
     async fn remove(&self, name: &str, version: &Version) -> Result<(), StoreError> {
         let key = self.key(name)?;
         Box::pin(self.remove_version(name, &key, version)).await
-    }
-}
-
-impl S3Store {
-    fn prefixed_bucket(&self, bucket: &str) -> String {
-        match self.options.prefix.as_str() {
-            "" => bucket.to_owned(),
-            prefix => format!("{bucket}/{prefix}"),
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! An estate of its own: `lifeboat.toml`, keys, a local store; and the binary, run as an operator runs it.
+//! An estate of its own: `lifeboat.toml`, keys, a local store or a bucket; and the binary, run as an operator runs it.
 //!
 //! Everything lies in one temporary folder, or is read from the cluster under test. Each run returns the one JSON
 //! object that `--json` promises, so a test never reads a sentence made for people.
@@ -11,12 +11,15 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use lifeboat::clock::Clock;
+use lifeboat::store::honesty::{self, Outcome as Trial};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::cluster::{BACKUP_PASSWORD, BACKUP_USER, Cluster};
 use super::process::Owned;
+use super::s3::Keys;
 use super::scratch;
 use super::tenants::Tenant;
 
@@ -64,13 +67,37 @@ impl Outcome {
 impl Estate {
     /// Protects `tenants` of `cluster`; `more` is appended to the file as it is. Makes the keys.
     pub fn new(cluster: &Cluster, tenants: &[Tenant], more: &str) -> Self {
+        Self::with_store(cluster, tenants, more, "kind = \"local\"\npath = \"store\"\n", None)
+    }
+
+    /// The same in a bucket of `endpoint`, reached with `keys` as an AWS profile.
+    pub fn on_s3(cluster: &Cluster, tenants: &[Tenant], more: &str, endpoint: &str, bucket: &str, keys: &Keys) -> Self {
+        let store =
+            format!("kind = \"s3\"\nendpoint = \"{endpoint}\"\nbucket = \"{bucket}\"\nprofile = \"{}\"\n", keys.user);
+        let estate = Self::with_store(cluster, tenants, more, &store, Some(keys));
+        estate.drilled(&format!("s3://{bucket} at {endpoint}"), Trial::Refused);
+        estate
+    }
+
+    /// Remembers a drill of the store at `place` with one trial, as `lifeboat doctor --attack` would have made now.
+    pub fn drilled(&self, place: &str, outcome: Trial) {
+        let trial = honesty::Trial { attack: honesty::Attack::DeleteVersion, outcome, detail: String::new() };
+        let record = honesty::Record::new(place.to_owned(), Clock::system().now(), vec![trial]);
+        record.write(&self.dir().join("state/honesty")).expect("the record");
+    }
+
+    /// `store` is what stands in the table of that name. The file with AWS profiles is `<dir>/aws`.
+    fn with_store(cluster: &Cluster, tenants: &[Tenant], more: &str, store: &str, keys: Option<&Keys>) -> Self {
         let dir = scratch();
         let root = dir.path();
+        if let Some(keys) = keys {
+            keys.write_profile(&root.join("aws"), &keys.user);
+        }
         let secret = root.join("password");
         std::fs::write(&secret, BACKUP_PASSWORD).expect("the password's file");
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).expect("its mode");
         let config = root.join("lifeboat.toml");
-        std::fs::write(&config, text(cluster, tenants) + more).expect("the configuration");
+        std::fs::write(&config, text(cluster, tenants, store) + more).expect("the configuration");
         std::fs::create_dir(root.join("store")).expect("the store's folder");
         for tenant in tenants {
             // To hold Odoo's collection while files are copied, as `docs` ask for.
@@ -187,6 +214,14 @@ impl Estate {
         for name in ["PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "LIFEBOAT_CONFIG"] {
             command.env_remove(name);
         }
+        // No AWS credentials but the estate's own, and nobody asked for any on the network.
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION"] {
+            command.env_remove(name);
+        }
+        command
+            .env("AWS_SHARED_CREDENTIALS_FILE", self.dir().join("aws"))
+            .env("AWS_CONFIG_FILE", self.dir().join("aws-config"));
+        command.env("AWS_EC2_METADATA_DISABLED", "true");
         command
     }
 
@@ -214,9 +249,9 @@ fn outcome(command: &str, stdout: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{command}: {error} in {stdout}"))
 }
 
-fn text(cluster: &Cluster, tenants: &[Tenant]) -> String {
+fn text(cluster: &Cluster, tenants: &[Tenant], store: &str) -> String {
     let mut text = format!(
-        "state_dir = \"state\"\n\n[estate]\nname = \"test\"\n\n[store]\nkind = \"local\"\npath = \"store\"\n\n\
+        "state_dir = \"state\"\n\n[estate]\nname = \"test\"\n\n[store]\n{store}\n\
          [keys]\nwriter = \"writer.json\"\nidentities = \"identities\"\nsigners = \"allowed_signers\"\n\n\
          [clusters.{CLUSTER}]\nhost = \"{}\"\nport = {}\nuser = \"{BACKUP_USER}\"\npassword = {{ file = \"password\" }}\n\
          restore_user = \"postgres\"\n",

@@ -204,5 +204,5 @@ fn oldest(versions: &[Listed]) -> Vec<Listed> {
 
 /// An answer that says no, and would say so again: the others mean that the store has trouble.
 fn is_refusal(error: &StoreError) -> bool {
-    matches!(error, StoreError::Locked { .. })
+    matches!(error, StoreError::Locked { .. } | StoreError::Denied { .. })
 }

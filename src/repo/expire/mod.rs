@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! 1 survey   every name: which scopes there are, what is not of this format, which holds are open
-//! 2 points   by scope: those that stay protect the sets and the stretches they name
+//! 2 points   by scope: those that stay protect the sets, the stretches and the readmes they name
 //! 3 sets     by scope: those that stay protect their packs; then the scope's packs
-//! 4 wal      stretches and tails: those that stay protect their spans; then the spans, by scope
+//! 4 loose    readmes; canaries of the store's drills
+//! 5 wal      stretches and tails: those that stay protect their spans; then the spans, by scope
 //! ```
 //! What is believed (a signature by somebody in the signers file) and whose lock runs **stays**, and so does what it names, whatever
 //! locks say. What goes, goes from the top down: the envelope, its signature, then what it named. So no envelope ever names what is gone, and a
@@ -24,7 +25,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::error::RepoError;
 use super::fetch::REQUESTS;
 use super::hold;
-use super::name::Name;
+use super::name::{Name, ReadmeFile};
 use super::sign::Signers;
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
@@ -203,6 +204,16 @@ impl Expire {
                 self.leaves(&format!("{scope}/packs/"), &packs, held, tally).await?;
             }
         }
+        for (scope, _) in survey.with(Folder::Readmes) {
+            if self.may_remove(Some(scope)) {
+                for file in ReadmeFile::ALL {
+                    self.leaves(&file.prefix(scope), &by_points, open.contains(scope), tally).await?;
+                }
+            }
+        }
+        if survey.canaries && self.may_remove(None) {
+            self.leaves("canary/", &Names::default(), false, tally).await?;
+        }
         let mut spans = Names::default();
         let held = |stem: &str| held_wal.iter().any(|prefix| stem.starts_with(prefix.as_str()));
         self.groups("wal/", self.may_remove(None), &by_points, &held, &mut spans, tally).await?;
@@ -255,7 +266,7 @@ impl Expire {
         Ok(())
     }
 
-    /// Judges what commits elsewhere name: packs, spans.
+    /// Judges what commits elsewhere name: packs, spans, readmes; and canaries, which nobody names.
     async fn leaves(&self, prefix: &str, names: &Names, held: bool, tally: &mut Tally<'_>) -> Result<(), ExpireError> {
         let listing = self.store.list(prefix).try_filter(|listed| std::future::ready(is_leaf(listed)));
         let judged = listing.map(|listed| async move {
@@ -275,7 +286,7 @@ impl Expire {
 }
 
 fn is_leaf(listed: &Listed) -> bool {
-    matches!(listed.name.parse(), Ok(Name::Pack { .. } | Name::Span { .. }))
+    matches!(listed.name.parse(), Ok(Name::Pack { .. } | Name::Span { .. } | Name::Readme { .. } | Name::Canary { .. }))
 }
 
 /// So that the compiler names the type of a listing.

@@ -26,6 +26,8 @@ pub enum Reason {
     Locked,
     /// Stays, and protects nothing: an envelope locked for longer than any class of the configuration.
     Beyond,
+    /// Stays: an entry of the erasure ledger, which every later restore asks.
+    Ledger,
     /// Stays: not an object of this format. Nobody but whoever put it there knows what it is for.
     Foreign,
     /// Stays for now: too many versions of one thing to judge them all in one run.
@@ -57,6 +59,7 @@ impl Reason {
             Self::Closing => "kept: lapsed, waits for the slack",
             Self::Locked => "kept: locked, named by nothing (yet)",
             Self::Beyond => "kept: locked longer than any class; suspect",
+            Self::Ledger => "kept: the erasure ledger",
             Self::Foreign => "kept: not lifeboat's",
             Self::Crowded => "kept: too many versions for one run",
             Self::Refused => "kept: the store refused",

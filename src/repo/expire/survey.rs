@@ -6,6 +6,7 @@ use futures::TryStreamExt as _;
 
 use super::policy::{Reason, Verdict};
 use crate::ids::Scope;
+use crate::repo::erasure;
 use crate::repo::name::Name;
 use crate::store::{Listed, Store, StoreError};
 
@@ -16,6 +17,7 @@ pub(super) enum Folder {
     Sets,
     Packs,
     Spans,
+    Readmes,
 }
 
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub(super) struct Survey {
     pub scopes: BTreeMap<Scope, BTreeSet<Folder>>,
     /// Every version of a hold's marker.
     pub markers: Vec<Listed>,
+    /// Whether drills of the store have left something.
+    pub canaries: bool,
 }
 
 impl Survey {
@@ -37,12 +41,21 @@ impl Survey {
                 Ok(Name::Set(set, _)) => (set.scope, Folder::Sets),
                 Ok(Name::Point(point, _)) => (point.scope, Folder::Points),
                 Ok(Name::Span { scope, .. }) => (scope, Folder::Spans),
+                Ok(Name::Readme { scope, .. }) => (scope, Folder::Readmes),
                 Ok(Name::Hold(_)) => {
                     survey.markers.push(listed);
                     continue;
                 }
+                Ok(Name::Canary { .. }) => {
+                    survey.canaries = true;
+                    continue;
+                }
                 // Judged where their folder is gone through.
                 Ok(name) if is_wal(&name) => continue,
+                Err(_) if listed.name.starts_with(erasure::PREFIX) => {
+                    foreign(Verdict::of(&listed, Reason::Ledger));
+                    continue;
+                }
                 // What this version does not know, or knows as none of its business, is nobody's garbage.
                 Ok(_) | Err(_) => {
                     foreign(Verdict::of(&listed, Reason::Foreign));

@@ -31,6 +31,15 @@ pub struct Ground {
     pub prefix: String,
     /// The longest lock that a writer may set or extend to, in days; the longest class with slack, rounded up.
     pub longest_lock_days: u64,
+    pub holds: Holds,
+}
+
+/// What is kept there: a role needs other rights where keys are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    Backups,
+    /// A keys store: sealed keys with rolling locks.
+    Keys,
 }
 
 /// Whom a reader is confined to: a tenant, with the cluster part that a restore of it needs.
@@ -93,10 +102,15 @@ pub fn ceph_user(grant: &Grant) -> String {
 
 /// What a role may and may not do there.
 fn statements(grant: &Grant, ground: &Ground, dialect: Dialect) -> Vec<Statement> {
-    let mut all = rights::allowed(grant, ground);
-    all.push(rights::never(grant.role, ground));
+    let mut all = match ground.holds {
+        Holds::Backups => rights::allowed(grant, ground),
+        Holds::Keys => rights::allowed_with_keys(grant, ground),
+    };
+    all.push(rights::never(&all, ground));
     if grant.role == Role::Writer {
-        all.push(rights::unread(ground));
+        if ground.holds == Holds::Backups {
+            all.push(rights::unread(ground));
+        }
         if dialect == Dialect::Aws {
             all.extend(rights::bounded_locks(ground));
         }

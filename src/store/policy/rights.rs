@@ -12,8 +12,12 @@ const LOOK_AT_BUCKET: [&str; 2] = ["GetBucketVersioning", "GetBucketObjectLockCo
 const LIST: [&str; 2] = ["ListBucket", "ListBucketVersions"];
 const GET: [&str; 2] = ["GetObject", "GetObjectVersion"];
 const LOOK_AT_LOCKS: [&str; 2] = ["GetObjectRetention", "GetObjectLegalHold"];
-/// What is signed and readable without a key, the writer's own chunk maps, and the canaries of the honesty drill.
-const ENVELOPES: [&str; 3] = ["*.envelope.json", "*.envelope.json.sig", "*README.txt"];
+const ERASURES: &str = "estate/erasures/*";
+/// What is signed and readable without a key; the writer has its own chunk maps besides, and the canaries of the honesty drill.
+const ENVELOPES: [&str; 7] =
+    ["*.envelope.json", "*.envelope.json.sig", ERASURES, HOLDS, "*/README*.txt", "*/lay-wal*.sh", "*/recover-set*.sh"];
+/// Markers of open holds.
+const HOLDS: &str = "*/holds/*";
 const CHUNK_MAPS: &str = "*.chunks.age";
 const CANARIES: &str = "canary/*";
 
@@ -63,31 +67,45 @@ pub(super) fn allowed(grant: &Grant, ground: &Ground) -> Vec<Statement> {
             may("Get", &GET, &clear);
             may("LookAtLocks", &LOOK_AT_LOCKS, &all);
             may("Hold", &["PutObjectLegalHold"], &all);
+            may("Mark", &["PutObject", "PutObjectRetention"], &[HOLDS.to_owned()]);
         }
         Role::KeyEraser => {
-            may("LookAtLocks", &LOOK_AT_LOCKS, &all);
-            may("Remove", &["DeleteObjectVersion"], &all);
+            let ledger = [ERASURES.to_owned()];
+            may("Get", &GET, &ledger);
+            may("LookAtLocks", &LOOK_AT_LOCKS, &ledger);
+            may("Record", &["PutObject", "PutObjectRetention"], &ledger);
         }
     }
     list
 }
 
-/// What the role must not do whatever else is granted to it.
-pub(super) fn never(role: Role, ground: &Ground) -> Statement {
-    let mut actions = [&NEVER_ON_BUCKET[..], &NEVER_ON_OBJECTS].concat();
-    if !matches!(role, Role::Janitor | Role::KeyEraser) {
-        actions.push("DeleteObjectVersion");
+/// The same in a keys store. Whoever may read a key file there still cannot open it.
+pub(super) fn allowed_with_keys(grant: &Grant, ground: &Ground) -> Vec<Statement> {
+    if matches!(grant.role, Role::Janitor | Role::Holder) {
+        return Vec::new();
     }
-    if role != Role::Holder {
-        actions.push("PutObjectLegalHold");
+    let all = ["*".to_owned()];
+    let mut list = vec![bucket("LookAtBucket", &LOOK_AT_BUCKET, ground), listing(grant, ground)];
+    list.push(on("Get", &GET, &all, ground));
+    list.push(on("LookAtLocks", &LOOK_AT_LOCKS, &all, ground));
+    match grant.role {
+        Role::Writer => list.push(on("Put", &["PutObject", "PutObjectRetention"], &all, ground)),
+        Role::Verifier => list.push(on("Renew", &["PutObjectRetention"], &all, ground)),
+        Role::KeyEraser => list.push(on("Remove", &["DeleteObjectVersion"], &all, ground)),
+        Role::Reader | Role::Janitor | Role::Holder => {}
     }
-    if role != Role::Writer {
-        actions.extend(["PutObject", "PutObjectRetention"]);
-    }
+    list
+}
+
+/// What the role must not do whatever else is granted to it: all that only others need.
+pub(super) fn never(allowed: &[Statement], ground: &Ground) -> Statement {
+    let needs = |action: &&str| allowed.iter().any(|statement| statement.actions.contains(action));
+    let others = ["DeleteObjectVersion", "PutObjectLegalHold", "PutObject", "PutObjectRetention"];
+    let others = others.into_iter().filter(|action| !needs(action));
     Statement {
         sid: "Never",
         effect: Effect::Deny,
-        actions,
+        actions: NEVER_ON_BUCKET.into_iter().chain(NEVER_ON_OBJECTS).chain(others).collect(),
         resources: vec![ground.bucket_arn(), format!("{}/*", ground.bucket_arn())],
         all_but: false,
         condition: None,

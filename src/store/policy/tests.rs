@@ -3,7 +3,7 @@
 use super::*;
 
 fn ground(prefix: &str) -> Ground {
-    Ground { bucket: "backups".into(), prefix: prefix.into(), longest_lock_days: 2556 }
+    Ground { bucket: "backups".into(), prefix: prefix.into(), longest_lock_days: 2556, holds: Holds::Backups }
 }
 
 fn texts(value: &Value) -> Vec<String> {
@@ -16,7 +16,8 @@ fn identity(role: Role, ground: &Ground) -> Vec<Value> {
 }
 
 fn actions(role: Role, effect: &str) -> Vec<String> {
-    let of_effect = |statement: &&Value| statement["Effect"] == effect && statement.get("Condition").is_none();
+    let plain = |statement: &Value| statement.get("Condition").is_none() && statement.get("NotResource").is_none();
+    let of_effect = |statement: &&Value| statement["Effect"] == effect && plain(statement);
     let statements = identity(role, &ground(""));
     statements.iter().filter(of_effect).flat_map(|statement| texts(&statement["Action"])).collect()
 }
@@ -37,8 +38,10 @@ fn nobody_may_lift_a_lock_or_change_the_bucket_and_everybody_is_told_so_by_name(
 fn who_removes_does_not_put_and_who_puts_does_not_remove() {
     let may = |role, action: &str| actions(role, "Allow").contains(&format!("s3:{action}"));
     for role in Role::ALL {
-        assert_eq!(may(role, "PutObject"), role == Role::Writer, "{role:?}");
-        assert_eq!(may(role, "DeleteObjectVersion"), matches!(role, Role::Janitor | Role::KeyEraser), "{role:?}");
+        // The eraser adds to the ledger, the holder adds markers, and neither anything else.
+        let puts = matches!(role, Role::Writer | Role::KeyEraser | Role::Holder);
+        assert_eq!(may(role, "PutObject"), puts, "{role:?}");
+        assert_eq!(may(role, "DeleteObjectVersion"), role == Role::Janitor, "{role:?}");
         assert_eq!(may(role, "PutObjectLegalHold"), role == Role::Holder, "{role:?}");
     }
 }
@@ -47,8 +50,13 @@ fn who_removes_does_not_put_and_who_puts_does_not_remove() {
 fn a_writer_reads_envelopes_and_its_chunk_maps_and_nothing_sealed_for_others() {
     let statements = identity(Role::Writer, &ground("shop"));
     let gets = statements.iter().find(|statement| statement["Sid"] == "Get").unwrap();
-    let wanted = ["*.envelope.json", "*.envelope.json.sig", "*README.txt", "*.chunks.age", "canary/*"];
-    assert_eq!(texts(&gets["Resource"]), wanted.map(|pattern| format!("arn:aws:s3:::backups/shop/{pattern}")));
+    let clear = ["*.envelope.json", "*.envelope.json.sig", "*README.txt", "estate/erasures/*"];
+    let wanted: Vec<&str> = clear.into_iter().chain(["*.chunks.age", "canary/*"]).collect();
+    let arns: Vec<String> = wanted.iter().map(|pattern| format!("arn:aws:s3:::backups/shop/{pattern}")).collect();
+    assert_eq!(texts(&gets["Resource"]), arns);
+    // In Ceph it owns what it put: what it may not read is denied, all but the same list.
+    let closed = statements.iter().find(|statement| statement["Sid"] == "ReadsNoBackup").unwrap();
+    assert_eq!((closed["Effect"].as_str(), texts(&closed["NotResource"])), (Some("Deny"), arns));
 }
 
 #[test]
@@ -100,5 +108,21 @@ fn in_ceph_every_statement_names_its_user_and_no_two_share_a_sid() {
     for statement in statements {
         let principal = statement["Principal"]["AWS"][0].as_str().unwrap();
         assert!(principal.starts_with("arn:aws:iam:::user/lifeboat-"), "{principal}");
+    }
+}
+
+#[test]
+fn in_a_keys_store_nobody_but_the_eraser_removes_and_the_verifier_renews_locks() {
+    let keys = Ground { holds: Holds::Keys, ..ground("") };
+    let may = |role, action: &str| {
+        let statements = identity(role, &keys);
+        let allows = statements.iter().filter(|statement| statement["Effect"] == "Allow");
+        allows.flat_map(|statement| texts(&statement["Action"])).any(|allowed| allowed == format!("s3:{action}"))
+    };
+    for role in Role::ALL {
+        assert_eq!(may(role, "DeleteObjectVersion"), role == Role::KeyEraser, "{role:?}");
+        assert_eq!(may(role, "PutObjectRetention"), matches!(role, Role::Writer | Role::Verifier), "{role:?}");
+        assert_eq!(may(role, "PutObject"), role == Role::Writer, "{role:?}");
+        assert_eq!(may(role, "ListBucketVersions"), !matches!(role, Role::Janitor | Role::Holder), "{role:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Whether a bucket says that it keeps versions and locks: asked when it is opened, and nothing is written to one that
 //! does not say so. That it says so proves nothing: the honesty drill does.
 
+use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::types::{BucketVersioningStatus, ObjectLockEnabled};
 
 use super::S3Store;
@@ -28,10 +29,13 @@ impl S3Store {
     pub(super) async fn probe(&self) -> Result<Fitness, StoreError> {
         let ask = || async {
             let ask = self.client.get_bucket_versioning().bucket(self.bucket()).customize();
-            Ok(ask.config_override(self.within(0)).send().await?)
+            match ask.config_override(self.within(0)).send().await {
+                Err(error) if misnamed(&error) => Ok(Said::Yes),
+                answer => Ok(said(answer?.status == Some(BucketVersioningStatus::Enabled))),
+            }
         };
         let versions = match self.request(ask).await {
-            Ok(answer) => said(answer.status == Some(BucketVersioningStatus::Enabled)),
+            Ok(said) => said,
             Err(trouble) => self.untold(trouble, "ask whether it keeps versions")?,
         };
         let ask = || async {
@@ -65,7 +69,7 @@ impl S3Store {
             (Said::Untold, _) | (_, Said::Untold) => Err(StoreError::Denied {
                 name,
                 what: "the credential may not ask whether the bucket keeps versions and locks \
-                       (s3:GetBucketVersioning, s3:GetBucketObjectLockConfiguration)"
+                       (s3:GetBucketVersioning, s3:GetBucketObjectLockConfiguration), or the store does not know it"
                     .to_owned(),
             }),
         }
@@ -90,6 +94,13 @@ impl Fitness {
             caveats: told.into_iter().flatten().chain(always.map(str::to_owned)).collect(),
         }
     }
+}
+
+/// moto 5.2.5 says it in an element of another name, which the SDK takes for an error.
+fn misnamed<E>(error: &SdkError<E>) -> bool {
+    let body =
+        error.raw_response().filter(|answer| answer.status().is_success()).and_then(|answer| answer.body().bytes());
+    body.is_some_and(|body| String::from_utf8_lossy(body).contains("<Status>Enabled</Status>"))
 }
 
 fn said(yes: bool) -> Said {

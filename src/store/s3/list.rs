@@ -46,7 +46,7 @@ impl S3Store {
             let list = self.client.list_object_versions().bucket(self.bucket()).prefix(prefix);
             let (key, version) = place.after.clone().unzip();
             let list = list.set_key_marker(key).set_version_id_marker(version.flatten());
-            let list = list.encoding_type(EncodingType::Url);
+            let list = list.encoding_type(EncodingType::Url).max_keys(self.options.page.into());
             Ok(list.customize().config_override(self.within(0)).send().await?)
         };
         let told = if prefix.is_empty() { self.bucket() } else { prefix };

@@ -44,6 +44,11 @@ impl S3Store {
         let retention = match self.request(ask).await {
             Ok(answer) => answer.retention,
             Err(trouble) if trouble.has_code(&UNLOCKED) => None,
+            Err(trouble) if trouble.status() == 200 => {
+                // moto answers with the object's own bytes.
+                let what = "the store does not tell its locks, so it cannot be known to keep any".to_owned();
+                return Err(StoreError::Unfit { name: name.to_owned(), what });
+            }
             Err(trouble) => return Err(trouble.about(name, "read its lock")),
         };
         match retention {

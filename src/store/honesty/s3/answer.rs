@@ -4,7 +4,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 /// An answer to an attack.
 #[derive(Debug)]
-pub(super) enum Answer<T> {
+pub(in crate::store) enum Answer<T> {
     Yes(T),
     /// 403: the lock, or a missing right. S3 uses one answer for both.
     Denied,
@@ -30,7 +30,7 @@ pub enum Trouble {
 /// # Errors
 /// `Unreachable` when there was no answer, or one that says to ask again (5xx); `Unable` for 501, and for a yes in words that are
 /// not the S3 API's.
-pub(super) fn answer<T, E>(result: Result<T, SdkError<E>>) -> Result<Answer<T>, Trouble>
+pub(in crate::store) fn answer<T, E>(result: Result<T, SdkError<E>>) -> Result<Answer<T>, Trouble>
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {

@@ -1,12 +1,19 @@
 //! A canary: a small object with a lock, under `canary/<time>-<rand>/<attack>`, that an attack is tried on.
 
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::{ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Duration, Instant};
 
 use super::{Answer, Locks, Target, Trouble, answer};
+use crate::ids::Digest;
 use crate::store::honesty::{Attack, Outcome};
+
+/// What a canary says to whoever finds it.
+const BYTES: &[u8] = b"A canary of lifeboat's store drill. It may go when its lock has lapsed.\n";
 
 /// Where a drill takes place, and its time: the store's at the beginning, and what has passed here since.
 pub(super) struct Ground<'a> {
@@ -51,9 +58,7 @@ impl Ground<'_> {
     pub async fn plant(&self, name: &str, lock: SignedDuration) -> Result<Canary, Trouble> {
         let until = self.after(lock);
         let key = self.key(name);
-        let put =
-            self.put(&key).object_lock_mode(ObjectLockMode::Compliance).object_lock_retain_until_date(date(until));
-        match answer(put.send().await)? {
+        match answer(self.locked(&key, ObjectLockMode::Compliance, until).send().await)? {
             Answer::Yes(done) => match done.version_id {
                 Some(version) if version != "null" => Ok(Canary { key, version, until }),
                 _ => Err(Trouble::NoCanary("the bucket keeps no versions".into())),
@@ -63,11 +68,16 @@ impl Ground<'_> {
         }
     }
 
-    /// A put of the canary's few bytes at `key`, without a lock.
-    pub fn put(&self, key: &str) -> aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder {
-        let body =
-            ByteStream::from_static(b"A canary of lifeboat's store drill. It may go when its lock has lapsed.\n");
-        self.target.client.put_object().bucket(&self.target.bucket).key(key).body(body)
+    /// A put of the canary's few bytes at `key`, with nothing else said.
+    pub fn put(&self, key: &str) -> PutObjectFluentBuilder {
+        self.target.client.put_object().bucket(&self.target.bucket).key(key).body(ByteStream::from_static(BYTES))
+    }
+
+    /// The same with lock headers. They want a checksum beside them (S3 API, `PutObject`).
+    pub fn locked(&self, key: &str, mode: ObjectLockMode, until: Timestamp) -> PutObjectFluentBuilder {
+        let sum = BASE64.encode(Digest::of(BYTES).0);
+        let put = self.put(key).checksum_algorithm(ChecksumAlgorithm::Sha256).checksum_sha256(sum);
+        put.object_lock_mode(mode).object_lock_retain_until_date(date(until))
     }
 
     pub fn after(&self, lock: SignedDuration) -> Timestamp {

@@ -2,7 +2,7 @@
 
 use aws_sdk_s3::types::{Delete, ObjectIdentifier, ObjectLockMode};
 
-use super::canary::{Canary, Ground, date};
+use super::canary::{Canary, Ground};
 use super::{Answer, Came, Target, Trouble, answer};
 use crate::store::honesty::{Attack, Outcome};
 
@@ -58,7 +58,7 @@ pub(super) async fn bypass(ground: &Ground<'_>) -> Came {
 /// Whether this credential deletes what is locked in GOVERNANCE mode.
 async fn may_bypass(ground: &Ground<'_>) -> Result<bool, Trouble> {
     let (key, until) = (ground.key("governance"), ground.after(ground.locks.lock));
-    let put = ground.put(&key).object_lock_mode(ObjectLockMode::Governance).object_lock_retain_until_date(date(until));
+    let put = ground.locked(&key, ObjectLockMode::Governance, until);
     let Answer::Yes(done) = answer(put.send().await)? else { return Ok(false) };
     let governed = Canary { key, version: done.version_id.unwrap_or_default(), until };
     Ok(matches!(one(ground, &governed, true).await?, Answer::Yes(())) && !ground.there(&governed).await?)

@@ -1,6 +1,8 @@
 //! Attacks that put something on top of a locked version, so that whoever reads the newest is misled.
 
-use super::canary::{Canary, Ground, date};
+use aws_sdk_s3::types::ObjectLockMode;
+
+use super::canary::{Canary, Ground};
 use super::{Answer, Came, Target, answer, delete};
 use crate::store::honesty::{Attack, Outcome};
 
@@ -8,8 +10,7 @@ use crate::store::honesty::{Attack, Outcome};
 pub(super) async fn overwrite(ground: &Ground<'_>) -> Came {
     let canary = ground.canary(Attack::Overwrite).await?;
     let until = ground.after(ground.locks.lapse);
-    let put = ground.put(&canary.key).object_lock_mode(aws_sdk_s3::types::ObjectLockMode::Compliance);
-    let said = answer(put.object_lock_retain_until_date(date(until)).send().await)?;
+    let said = answer(ground.locked(&canary.key, ObjectLockMode::Compliance, until).send().await)?;
     if let Answer::Yes(done) = &said
         && done.version_id.as_deref() == Some(canary.version.as_str())
     {

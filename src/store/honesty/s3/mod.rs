@@ -24,7 +24,7 @@ mod race;
 mod retention;
 
 pub use answer::Trouble;
-use answer::{Answer, answer};
+pub(in crate::store) use answer::{Answer, answer};
 use canary::{Canary, Ground};
 
 /// A bucket, and the way in.

@@ -6,7 +6,7 @@
 use aws_sdk_s3::types::ObjectLockMode;
 use futures::future::join_all;
 
-use super::canary::{Ground, date};
+use super::canary::Ground;
 use super::{Answer, Came, Trouble, answer};
 use crate::store::honesty::{Attack, Outcome};
 
@@ -15,10 +15,7 @@ const WRITERS: usize = 8;
 pub(super) async fn race(ground: &Ground<'_>) -> Came {
     let key = ground.key(Attack::RaceCreateOnly.name());
     let until = ground.after(ground.locks.lapse);
-    let create = || {
-        let put = ground.put(&key).if_none_match("*").object_lock_mode(ObjectLockMode::Compliance);
-        put.object_lock_retain_until_date(date(until)).send()
-    };
+    let create = || ground.locked(&key, ObjectLockMode::Compliance, until).if_none_match("*").send();
     let mut won = 0;
     for said in join_all((0..WRITERS).map(|_| create())).await {
         match answer(said)? {
