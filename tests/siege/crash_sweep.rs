@@ -26,7 +26,7 @@ use lifeboat::store::memory::{MemoryStore, Snapshot};
 use lifeboat::watch::Quiet;
 
 use super::commands::{Stores, restore, verify_with};
-use super::ground::{DAILY, DAY, Ground, TAILS, acme};
+use super::ground::{DAILY, DAY, Ground, HOUR, TAILS, acme};
 
 const WAYS: [fn(u64) -> Fault; 4] = [
     |call| Fault::Crash { call, done: false },
@@ -142,11 +142,11 @@ async fn a_stream_that_dies_at_any_call_loses_no_wal_and_stores_none_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expire_that_dies_at_any_call_leaves_no_envelope_without_what_it_names() {
     let mut ground = small().await;
-    // A second point, which reuses packs of the first; then the first one's time comes.
-    ground.clock.advance(DAY * 20);
+    // A second point, which reuses packs of the first; then the first one's time comes, and its slack's.
+    ground.clock.advance(HOUR * 4);
     let wal = ground.wal_of_backup(2);
     ground.back_up_with(&ground.writer(), &wal, Ground::little(2), &Quiet::default()).await.unwrap();
-    ground.clock.advance(DAY * 20);
+    ground.clock.advance(DAY * 35 - HOUR * 3);
     let before = ground.store.snapshot();
     let ground = &ground;
     let days = |days: i64| DAY * i32::try_from(days).unwrap();

@@ -84,7 +84,7 @@ fn harmless(kind: &str, way: Way, command: Command) -> Option<&'static str> {
         Command::Earlier if of_base => Some("of a base backup that it does not start from"),
         Command::Earlier if is_twin => Some("stretch and tail say the same"),
         Command::Earlier if is_last || kind == "bundle" || kind.starts_with("stretch") => Some("behind the target"),
-        Command::Listing if !is_envelope && way == Way::Flipped => Some("level 0 reads no bytes; level 1 does"),
+        Command::Listing if !is_envelope && keeps_the_size(way) => Some("level 0 reads no bytes; level 1 does"),
         Command::Listing | Command::Bytes | Command::Contents if is_twin && way == Way::Removed => {
             Some("the WAL is there in the other")
         }
@@ -97,6 +97,11 @@ fn harmless(kind: &str, way: Way, command: Command) -> Option<&'static str> {
         Command::Stream => Some("goes on where the store ends, and the server sends the rest again"),
         _ => None,
     }
+}
+
+/// Of some kinds an older one, or another's, has as many bytes.
+fn keeps_the_size(way: Way) -> bool {
+    matches!(way, Way::Flipped | Way::Swapped | Way::Replayed)
 }
 
 /// Why a command cannot see that its answer is not the whole one.
