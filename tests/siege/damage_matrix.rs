@@ -47,7 +47,7 @@ const ALL: [Outcome; 8] = [
     Outcome::Wrong,
 ];
 
-fn judge(victim: &Victim, way: Way, command: Command, ended: &Ended, truth: &Answer) -> Outcome {
+fn judge(victim: &Victim, way: Way, (command, copied): (Command, bool), ended: &Ended, truth: &Answer) -> Outcome {
     let named = ended.names(&victim.name);
     let Some(answer) = &ended.answer else {
         let found = ended.failure.as_ref().is_some_and(|failure| failure.kind == Kind::Integrity) && named;
@@ -62,6 +62,7 @@ fn judge(victim: &Victim, way: Way, command: Command, ended: &Ended, truth: &Ans
         true if named => Outcome::Healed,
         true if way.spares_it() => Outcome::SeenThrough,
         true if harmless(victim.kind, way, command).is_some() => Outcome::Harmless,
+        true if copied && of_the_copy(victim.kind, way).is_some() => Outcome::Harmless,
         true => Outcome::Unexplained,
         false if named => Outcome::Told,
         false if unseen(victim.kind, way, command).is_some() => Outcome::Unseen,
@@ -95,6 +96,17 @@ fn harmless(kind: &str, way: Way, command: Command) -> Option<&'static str> {
         Command::Backup if kind.starts_with("set ") => Some("goes on from the set before"),
         Command::Backup => Some("reads heads and chunk maps"),
         Command::Stream => Some("goes on where the store ends, and the server sends the rest again"),
+        _ => None,
+    }
+}
+
+/// Why what was read from the copy is right without a word. `verify` of the store itself tells in each case.
+fn of_the_copy(kind: &str, way: Way) -> Option<&'static str> {
+    match way {
+        Way::Removed if kind.contains("envelope") || kind.contains("signature") => {
+            Some("one that is not in the store may have lapsed there: the witness judges that")
+        }
+        Way::Cut if kind.contains("bundle") => Some("this tenant's share of it is the same in both"),
         _ => None,
     }
 }
@@ -148,7 +160,7 @@ async fn matrix(commands: &[Command], copied: bool) {
         let stores = stores();
         victim.damage(&stores.primary, way);
         let ended = command.run(ground, &stores).await;
-        let outcome = judge(victim, way, command, &ended, &truths[&command]);
+        let outcome = judge(victim, way, (command, copied), &ended, &truths[&command]);
         Cell { kind: victim.kind, way, command, outcome, ended }
     });
     let cells: Vec<Cell> = futures::stream::iter(run).buffer_unordered(4).collect().await;
