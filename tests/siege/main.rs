@@ -9,5 +9,6 @@ mod crash_sweep;
 mod damage;
 mod damage_matrix;
 mod ground;
+mod keys_and_ledger;
 mod ransom;
 mod wal;
