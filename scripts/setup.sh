@@ -3,6 +3,7 @@
 #
 # Installs missing Debian packages (as root, or through sudo), S3 servers to test on (in the cache) and, where the shared folder is at hand, a real Odoo 19 for the drill's
 # sign-in, into the cache outside the repository. It leaves no PostgreSQL cluster running and creates none.
+#   --demo    only what the demo needs: no S3 servers
 #   --bench   also what scripts/bench.sh compares with (pgbackrest)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,8 +32,10 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 # S3 servers for the tests, on loopback, started by them.
-scripts/ceph.sh || echo "setup: no Ceph; tests that need an S3 server with real locks are skipped" >&2
-scripts/moto.sh || echo "setup: no moto; tests that need an S3 server that lies are skipped" >&2
+if [ "${1:-}" != --demo ]; then
+  scripts/ceph.sh || echo "setup: no Ceph; tests that need an S3 server with real locks are skipped" >&2
+  scripts/moto.sh || echo "setup: no moto; tests that need an S3 server that lies are skipped" >&2
+fi
 
 if [ -z "$shared" ]; then
   echo "setup: skipped Odoo: the shared folder (../shared or \$LIFEBOAT_SHARED) is absent; drills run without a real sign-in" >&2

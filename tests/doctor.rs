@@ -49,19 +49,33 @@ fn each_role_does_its_work_with_its_own_credential_under_the_printed_policies() 
     let bucket = rgw.bucket();
     let writer = rgw.user();
     let estate = Estate::on_s3(&cluster, &[Tenant::Initech], "", &rgw.endpoint, &bucket, &writer);
-    let reader = rgw.user();
-    reader.write_profile(&estate.dir().join("aws"), &reader.user);
-    let profiles =
-        format!("prefix = \"shop\"\nprofiles = {{ writer = \"{}\", reader = \"{}\" }}", writer.user, reader.user);
-    estate.edit(|text| text.replace(&format!("profile = \"{}\"", writer.user), &profiles));
+    let [reader, janitor, verifier, holder] = std::array::from_fn(|_| rgw.user());
+    let roles = [("reader", &reader), ("janitor", &janitor), ("verifier", &verifier), ("holder", &holder)];
+    let mut profiles = format!("prefix = \"shop\"\nprofiles = {{ writer = \"{}\"", writer.user);
+    for (role, keys) in roles {
+        keys.write_profile(&estate.dir().join("aws"), &keys.user);
+        profiles += &format!(", {role} = \"{}\"", keys.user);
+    }
+    estate.edit(|text| text.replace(&format!("profile = \"{}\"", writer.user), &(profiles + " }")));
     estate.drilled(&format!("s3://{bucket}/shop at {}", rgw.endpoint), Outcome::Refused);
-    apply(&rgw, &bucket, &estate, &[(&["--role", "writer"], &writer), (&["--tenant", "initech"], &reader)]);
+    let [of_writer, of_tenant] = [&["--role", "writer"][..], &["--tenant", "initech"]];
+    let grants = roles[1..].iter().map(|(role, keys)| (vec!["--role", *role], *keys));
+    let grants: Vec<(Vec<&str>, &Keys)> =
+        [(of_writer.to_vec(), &writer), (of_tenant.to_vec(), &reader)].into_iter().chain(grants).collect();
+    apply(&rgw, &bucket, &estate, &grants);
 
     estate.run(&["backup"]).expect(0);
     estate.run(&["stream", "--once"]).expect(0);
     estate.run(&["points", "initech"]).expect(0);
     let to = Folder::planned();
     estate.run(&["restore", "initech", "--at", "latest", "--to", to.text()]).expect(0);
+    estate.run(&["hold", "initech", "--reason", "an incident"]).expect(0);
+    let expired = estate.run(&["expire"]).expect(0);
+    assert_eq!(expired.json["held"], serde_json::json!(["tenant/initech"]), "{:#}", expired.json);
+    assert_eq!(expired.json["removed"]["objects"], 0, "{:#}", expired.json);
+    let verified = estate.run(&["verify", "--level", "1"]);
+    assert!([0, 3].contains(&verified.code), "{:#}", verified.json);
+    estate.run(&["unhold", "initech"]).expect(0);
     let doctor = estate.run(&["doctor", "--role", "writer"]).expect(3);
     let complaints = checks(&doctor.json, "warning");
     assert!(complaints.iter().all(|row| row.starts_with("keys: ")), "{complaints:?}");
@@ -73,10 +87,10 @@ fn each_role_does_its_work_with_its_own_credential_under_the_printed_policies() 
 }
 
 /// Sets the bucket's policy to what `init --print-policies ceph` prints for each of `grants`, with its own user.
-fn apply(rgw: &Rgw, bucket: &str, estate: &Estate, grants: &[(&[&str], &Keys)]) {
+fn apply(rgw: &Rgw, bucket: &str, estate: &Estate, grants: &[(Vec<&str>, &Keys)]) {
     let mut statements = Vec::new();
     for (asked, keys) in grants {
-        let printed = estate.run(&[&["init", "--print-policies", "ceph"], *asked].concat()).expect(0);
+        let printed = estate.run(&[&["init", "--print-policies", "ceph"], &asked[..]].concat()).expect(0);
         let policies = &printed.json["policies"];
         let user = policies["users"].as_object().unwrap().values().next().unwrap().as_str().unwrap();
         let text = policies["bucket_policy"]["Statement"].to_string();

@@ -70,9 +70,12 @@ pub(super) async fn connect(path: &Path) -> Result<SqliteConnection, CatalogErro
 /// The layout of what is there; 0 for an empty file.
 async fn layout(connection: &mut SqliteConnection, path: &Path) -> Result<i64, CatalogError> {
     let failed = classified(path);
-    let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await.map_err(&failed)?;
-    let tables: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM sqlite_master").fetch_one(&mut *connection).await.map_err(&failed)?;
+    // One statement, so that both are of one moment: another process may be making the tables just now.
+    let (found, tables): (i64, i64) =
+        sqlx::query_as("SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(&failed)?;
     match found {
         LAYOUT => Ok(LAYOUT),
         0 if tables == 0 => Ok(0),

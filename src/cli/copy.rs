@@ -1,5 +1,6 @@
 //! `lifeboat copy`: the second copy, nothing opened.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, json};
@@ -13,8 +14,10 @@ use crate::config::{Config, Role};
 use crate::failure::{Failure, Kind};
 use crate::ids::Scope;
 use crate::repo::copy::{Copied, Copy, Options};
+use crate::repo::erasure;
 use crate::repo::sign::Signers;
 use crate::repo::witness;
+use crate::store::Store;
 
 /// Copy what the store has to its second copies ([copies.NAME])
 ///
@@ -94,18 +97,32 @@ enum Done {
 }
 
 async fn one(name: &str, args: &Args, options: Options, context: &Context, config: &Config) -> Result<Done, Failure> {
-    let copy = Copy {
-        from: open::store(context, config, Role::Reader).await?,
-        to: open::any(context, config.copy(name)?, Role::Writer).await?,
-        name: name.to_owned(),
-        signers: Arc::new(Signers::read(&config.keys.signers)?),
-        options,
-    };
+    let from = open::store(context, config, Role::Reader).await?;
+    let to = open::any(context, config.copy(name)?, Role::Writer).await?;
+    let erased = if args.heads { BTreeSet::new() } else { ledger(&*from, &*to, args, context, config).await? };
+    let options = Options { erased, ..options };
+    let copy =
+        Copy { from, to, name: name.to_owned(), signers: Arc::new(Signers::read(&config.keys.signers)?), options };
     if args.heads {
         return Ok(Done::Heads(witness::publish(&*copy.from, &*copy.to, &copy.signers).await?));
     }
     let watch = &*context.watch;
     Ok(Done::Copied(if args.dry_run { copy.plan(watch).await? } else { copy.run(watch).await? }))
+}
+
+/// The erasure ledger goes before all data; what either side knows to be erased is not copied.
+async fn ledger(
+    from: &dyn Store,
+    to: &dyn Store,
+    args: &Args,
+    context: &Context,
+    config: &Config,
+) -> Result<BTreeSet<(Scope, u32)>, Failure> {
+    if !args.dry_run {
+        erasure::carry(from, to, &Signers::read_for(&config.keys.signers, erasure::NAMESPACE)?).await?;
+    }
+    let (here, there) = (open::ledger(context, config, from).await?, open::ledger(context, config, to).await?);
+    Ok(here.erased().into_keys().chain(there.erased().into_keys()).collect())
 }
 
 fn row(name: &str, copied: &Copied) -> Vec<Cell> {

@@ -64,6 +64,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     checks.fine("configuration", config.path.display(), "can be read");
     clusters::check(&config, &mut checks).await;
     keys::check(&config, context, &mut checks);
+    keys::stores(&config, context, &mut checks).await;
     let looked = store::check(&config, context, &args, &mut checks).await;
     let tried = match (args.attack, looked) {
         (true, true) => attack::run(&config, context, &args, &mut checks).await,

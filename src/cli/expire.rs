@@ -27,7 +27,8 @@ const LISTED: usize = 100_000;
     lifeboat expire --dry-run                 counts and bytes, by reason; removes nothing\n  \
     lifeboat expire --dry-run -v              each object that would go, or is kept for a special reason\n  \
     lifeboat expire\n  \
-    lifeboat expire --scope tenant/acme       only below tenant/acme/")]
+    lifeboat expire --scope tenant/acme       only below tenant/acme/\n  \
+    lifeboat expire --copy drawer             a second copy, by its own locks and clock")]
 pub struct Args {
     /// Say what would go, and why; remove nothing
     #[arg(long)]
@@ -35,6 +36,9 @@ pub struct Args {
     /// Only this scope's prefix; the WAL that scopes share is left alone
     #[arg(long, value_name = "SCOPE")]
     pub scope: Option<Scope>,
+    /// This copy instead of the store
+    #[arg(long, value_name = "NAME")]
+    pub copy: Option<String>,
 }
 
 /// Judges everything, and removes what goes.
@@ -43,7 +47,10 @@ pub struct Args {
 /// `Refused` when the clocks disagree; the store's.
 pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     let config = context.config()?;
-    let store = open::store(context, &config, Role::Janitor).await?;
+    let store = match args.copy.as_deref() {
+        Some(name) => open::any(context, config.copy(name)?, Role::Janitor).await?,
+        None => open::store(context, &config, Role::Janitor).await?,
+    };
     let signers = Arc::new(Signers::read(&config.keys.signers)?);
     let options = Options { only: args.scope, ..options(&config, args.dry_run) };
     let (mut list, mut left_out) = (Vec::new(), 0_u64);

@@ -439,7 +439,7 @@ fn the_manual_names_every_key_and_the_example_shows_it() {
         if key == "ref" {
             continue; // not read by this version, so the example must not offer it
         }
-        let shown = [format!("{key} ="), format!("[{key}"), format!(".{key}]")];
+        let shown = [format!("{key} ="), format!("[{key}"), format!(".{key}]"), format!(".{key}.")];
         assert!(shown.iter().any(|text| example().contains(text)), "{key} is not in the example");
     }
 }

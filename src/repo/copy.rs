@@ -45,7 +45,7 @@ pub struct Options {
     /// Only what restores these tenants: their sets and points, the sets that those name, and all WAL. Empty: everything.
     pub tenants: Vec<Scope>,
     /// Scopes whose keys were destroyed: their sets and points are not copied any more.
-    pub erased: BTreeSet<Scope>,
+    pub erased: BTreeSet<(Scope, u32)>,
     /// Bytes of objects that may be in memory at once; a larger object goes alone.
     pub bytes_under_way: u64,
 }

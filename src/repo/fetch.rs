@@ -147,13 +147,18 @@ pub struct ReadEnvelope {
 }
 
 impl ReadEnvelope {
-    /// Believes what was read, when the signature is right and was right at the time the store gives.
+    /// Believes what was read for `name`, when the signature is right and was right at the time the store gives. It may lie
+    /// elsewhere: a witness keeps it below another prefix.
     ///
     /// # Errors
     /// `Signature`, `Envelope`.
-    pub fn believe(signers: &Signers, envelope: ReadVersion, signature: ReadVersion) -> Result<Self, RepoError> {
-        let listed = &envelope.listed;
-        let verified = verify(signers, &listed.name, &envelope.bytes, &signature.bytes, listed.created)?;
+    pub fn believe(
+        signers: &Signers,
+        name: &str,
+        envelope: ReadVersion,
+        signature: ReadVersion,
+    ) -> Result<Self, RepoError> {
+        let verified = verify(signers, name, &envelope.bytes, &signature.bytes, envelope.listed.created)?;
         Ok(Self { verified, envelope, signature })
     }
 }
@@ -217,7 +222,7 @@ pub async fn read_envelope(
                 signatures.push(ReadVersion { listed: listed.clone(), bytes });
             }
             let Some(signature) = signatures.get(at) else { break };
-            match ReadEnvelope::believe(signers, envelope.clone(), signature.clone()) {
+            match ReadEnvelope::believe(signers, name, envelope.clone(), signature.clone()) {
                 Ok(read) => return Ok(read),
                 Err(error) => trouble = error,
             }

@@ -53,7 +53,7 @@ impl<'a> Memory<'a> {
         let signed = candidates.signatures.iter().find(|listed| same(listed, &signature.listed))?;
         let now =
             |listed: &Listed, read: &ReadVersion| ReadVersion { listed: listed.clone(), bytes: read.bytes.clone() };
-        ReadEnvelope::believe(signers, now(oldest, envelope), now(signed, signature)).ok()
+        ReadEnvelope::believe(signers, name, now(oldest, envelope), now(signed, signature)).ok()
     }
 
     /// An envelope that is believed, from memory or from the store.

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::Checks;
 use crate::cli::context::Context;
-use crate::config::Config;
+use crate::cli::key::standing::{Standing, of_erasures};
+use crate::cli::open;
+use crate::config::{Config, Role};
 use crate::failure::{self, Failure};
 use crate::repo::key::WriterBundle;
 use crate::repo::sign::{Signers, sign};
@@ -37,6 +39,33 @@ pub(super) fn check(config: &Config, context: &Context, checks: &mut Checks) {
         (None, Some(folder)) => checks.fine(CHECK, folder.display(), "opens backups; this machine makes none"),
         (Some(_), None) => checks.fine(CHECK, config.path.display(), "nothing on this machine opens a backup"),
         (None, None) => checks.fine(CHECK, config.path.display(), "this machine has no keys: it can look"),
+    }
+}
+
+/// The keys stores, custody and erasures: what `status` says of them too.
+pub(super) async fn stores(config: &Config, context: &Context, checks: &mut Checks) {
+    if config.keys.custody.is_none() {
+        return;
+    }
+    let standing = async {
+        let store = open::store(context, config, Role::Reader).await?;
+        let ledger = open::ledger(context, config, &*store).await?;
+        let standing = Standing::of(context, config, &ledger).await?;
+        Ok::<_, Failure>((standing, of_erasures(&ledger.erasures())))
+    };
+    match standing.await {
+        Err(failure) => checks.fail(CHECK, failure),
+        Ok((standing, mut findings)) => {
+            if let Some(standing) = standing {
+                if standing.findings.is_empty() {
+                    checks.fine(CHECK, standing.stores.join(", "), "agree on every key, and their locks roll");
+                }
+                findings.extend(standing.findings);
+            }
+            for finding in findings {
+                checks.complain(CHECK, finding.object, finding.what, finding.next);
+            }
+        }
     }
 }
 

@@ -32,7 +32,8 @@ impl Plan {
         let mut folders: BTreeMap<(bool, &str), Vec<usize>> = BTreeMap::new();
         for (at, each) in live.iter().enumerate() {
             let envelope = &each.signed.envelope;
-            if options.erased.contains(&envelope.scope) && envelope.wal.is_none() {
+            let sealed_to = (envelope.scope.clone(), envelope.epoch);
+            if options.erased.contains(&sealed_to) && envelope.wal.is_none() {
                 plan.erased += 1;
                 continue;
             }

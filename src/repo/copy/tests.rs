@@ -379,7 +379,7 @@ async fn what_has_lapsed_is_not_copied_any_more() {
 async fn the_sets_and_points_of_erased_scopes_stay_away_and_neighbours_come() {
     let ground = Ground::new();
     ground.fill().await;
-    let options = Options { erased: [acme()].into(), ..Options::default() };
+    let options = Options { erased: [(acme(), 1)].into(), ..Options::default() };
     let copied = Copy { options, ..ground.job() }.run(&Quiet::default()).await.unwrap();
     assert_eq!((copied.erased, copied.envelopes), (2, 4));
     assert!(

@@ -4,7 +4,7 @@
 //! 1 survey   every name: which scopes there are, what is not of this format, which holds are open
 //! 2 points   by scope: those that stay protect the sets, the stretches and the readmes they name
 //! 3 sets     by scope: those that stay protect their packs; then the scope's packs
-//! 4 loose    readmes; canaries of the store's drills
+//! 4 loose    readmes; canaries of the store's drills; another store's chain heads
 //! 5 wal      stretches and tails: those that stay protect their spans; then the spans, by scope
 //! ```
 //! What is believed (a signature by somebody in the signers file) and whose lock runs **stays**, and so does what it names, whatever
@@ -27,6 +27,7 @@ use super::fetch::REQUESTS;
 use super::hold;
 use super::name::{Name, ReadmeFile};
 use super::sign::Signers;
+use super::witness::HEADS;
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
 use crate::ids::Scope;
@@ -214,6 +215,9 @@ impl Expire {
         if survey.canaries && self.may_remove(None) {
             self.leaves("canary/", &Names::default(), false, tally).await?;
         }
+        if survey.heads && self.may_remove(None) {
+            self.leaves(HEADS, &Names::default(), false, tally).await?;
+        }
         let mut spans = Names::default();
         let held = |stem: &str| held_wal.iter().any(|prefix| stem.starts_with(prefix.as_str()));
         self.groups("wal/", self.may_remove(None), &by_points, &held, &mut spans, tally).await?;
@@ -266,7 +270,7 @@ impl Expire {
         Ok(())
     }
 
-    /// Judges what commits elsewhere name: packs, spans, readmes; and canaries, which nobody names.
+    /// Judges what commits elsewhere name: packs, spans, readmes; and canaries and heads, which nobody names.
     async fn leaves(&self, prefix: &str, names: &Names, held: bool, tally: &mut Tally<'_>) -> Result<(), ExpireError> {
         let listing = self.store.list(prefix).try_filter(|listed| std::future::ready(is_leaf(listed)));
         let judged = listing.map(|listed| async move {
@@ -286,7 +290,11 @@ impl Expire {
 }
 
 fn is_leaf(listed: &Listed) -> bool {
-    matches!(listed.name.parse(), Ok(Name::Pack { .. } | Name::Span { .. } | Name::Readme { .. } | Name::Canary { .. }))
+    listed.name.starts_with(HEADS)
+        || matches!(
+            listed.name.parse(),
+            Ok(Name::Pack { .. } | Name::Span { .. } | Name::Readme { .. } | Name::Canary { .. })
+        )
 }
 
 /// So that the compiler names the type of a listing.

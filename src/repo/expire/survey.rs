@@ -8,6 +8,7 @@ use super::policy::{Reason, Verdict};
 use crate::ids::Scope;
 use crate::repo::erasure;
 use crate::repo::name::Name;
+use crate::repo::witness::HEADS;
 use crate::store::{Listed, Store, StoreError};
 
 /// What a scope's prefix may hold.
@@ -27,6 +28,8 @@ pub(super) struct Survey {
     pub markers: Vec<Listed>,
     /// Whether drills of the store have left something.
     pub canaries: bool,
+    /// Whether another store's chain heads are kept here.
+    pub heads: bool,
 }
 
 impl Survey {
@@ -54,6 +57,10 @@ impl Survey {
                 Ok(name) if is_wal(&name) => continue,
                 Err(_) if listed.name.starts_with(erasure::PREFIX) => {
                     foreign(Verdict::of(&listed, Reason::Ledger));
+                    continue;
+                }
+                Err(_) if listed.name.starts_with(HEADS) => {
+                    survey.heads = true;
                     continue;
                 }
                 // What this version does not know, or knows as none of its business, is nobody's garbage.

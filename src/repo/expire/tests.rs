@@ -316,13 +316,46 @@ async fn locks_are_judged_by_the_stores_clock_and_a_host_that_disagrees_is_refus
 async fn what_is_not_of_this_format_is_nobodys_garbage() {
     let fixture = fixture();
     let soon = fixture.estate.until(1);
-    let strange = ["tenant/acme/README.txt", "estate/erasures/1.json", "audit/w/1.envelope.json", "tenant/acme/1.age"];
+    let strange = ["tenant/acme/note.txt", "audit/w/1.envelope.json", "tenant/acme/1.age", "estate/erasures/1.json"];
     for name in strange {
         fixture.store.overwrite(name, "x", soon);
     }
     fixture.pass(1000);
-    assert_eq!(objects(&fixture.expire().await, Reason::Foreign), 4);
+    let expired = fixture.expire().await;
+    assert_eq!((objects(&expired, Reason::Foreign), objects(&expired, Reason::Ledger)), (3, 1));
     assert_eq!(fixture.store.names().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readmes_last_as_long_as_a_point_names_them_and_canaries_as_their_locks() {
+    let fixture = fixture();
+    let soon = fixture.estate.until(1);
+    fixture.store.overwrite("canary/20261122T072400Z-1a2b3c4d/shorten", "x", soon);
+    let readme = ReadmeFile::Readme.name(&acme(), Some("0badcafe"));
+    fixture.store.overwrite(&readme, "x", soon);
+    let named = fixture
+        .estate
+        .writer_to(fixture.store.clone())
+        .leave_readme(&acme(), fixture.estate.until(10), &Quiet::default())
+        .await;
+    let point = NewPoint {
+        scope: acme(),
+        sets: named.clone(),
+        stretches: Vec::new(),
+        body: serde_json::json!({}),
+        facts: serde_json::json!({}),
+        locked_until: fixture.estate.until(10),
+    };
+    fixture.estate.writer_to(fixture.store.clone()).write_point(point).await.unwrap();
+    assert_eq!(fixture.expire().await.removed().objects, 0);
+    fixture.pass(5);
+    fixture.expire().await;
+    let left = |name: &str| fixture.store.names().iter().any(|listed| listed == name);
+    assert!(!left(&readme) && !left("canary/20261122T072400Z-1a2b3c4d/shorten"), "{:?}", fixture.store.names());
+    assert!(named.len() == 3 && named.iter().all(|object| left(&object.name)), "{:?}", fixture.store.names());
+    fixture.pass(100);
+    fixture.expire().await;
+    assert_eq!(fixture.store.names(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

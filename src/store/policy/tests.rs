@@ -50,8 +50,9 @@ fn who_removes_does_not_put_and_who_puts_does_not_remove() {
 fn a_writer_reads_envelopes_and_its_chunk_maps_and_nothing_sealed_for_others() {
     let statements = identity(Role::Writer, &ground("shop"));
     let gets = statements.iter().find(|statement| statement["Sid"] == "Get").unwrap();
-    let clear = ["*.envelope.json", "*.envelope.json.sig", "*README.txt", "estate/erasures/*"];
-    let wanted: Vec<&str> = clear.into_iter().chain(["*.chunks.age", "canary/*"]).collect();
+    let signed = ["*.envelope.json", "*.envelope.json.sig", "estate/erasures/*", "*/holds/*"];
+    let clear = signed.into_iter().chain(["*/README*.txt", "*/lay-wal*.sh", "*/recover-set*.sh"]);
+    let wanted: Vec<&str> = clear.chain(["*.chunks.age", "canary/*"]).collect();
     let arns: Vec<String> = wanted.iter().map(|pattern| format!("arn:aws:s3:::backups/shop/{pattern}")).collect();
     assert_eq!(texts(&gets["Resource"]), arns);
     // In Ceph it owns what it put: what it may not read is denied, all but the same list.
