@@ -82,8 +82,8 @@ fn without_the_servers_programs_nothing_begins(estate: &Estate) {
     let to = Folder::planned();
     let mut command = Command::new("bwrap");
     command.args(["--dev-bind", "/", "/", "--tmpfs", "/usr/lib/postgresql", env!("CARGO_BIN_EXE_lifeboat")]);
-    command.arg("--config").arg(&estate.config).args(["--json", "restore", "initech", "--at", "latest", "--to"]);
-    let output = command.arg(&to.path).output().expect("bwrap");
+    estate.prepare(&mut command, &["restore", "initech", "--at", "latest", "--to", to.text()]);
+    let output = command.output().expect("bwrap");
     let json: Value = serde_json::from_slice(&output.stdout).expect("one object");
     let said = json["error"].to_string();
     assert!(matches!(output.status.code(), Some(1 | 2)), "{json:#}");
