@@ -83,7 +83,7 @@ fn a_tenant_comes_back_to_a_moment_by_the_commands_of_the_text_alone() {
     let cluster = Cluster::start(Options::default());
     // A database of somebody else's: it is listed in the cluster's share, and its files must not be missed.
     cluster.psql("postgres", "CREATE DATABASE umbrella");
-    let estate = Estate::new(&cluster, &[Tenant::Initech], "");
+    let estate = Estate::in_folder(&cluster, &[Tenant::Initech], "");
     let workload = Workload::start(&cluster, &[ours], Duration::from_millis(20));
     let stream = estate.stream(&cluster);
     let backup = estate.run(&["backup"]);

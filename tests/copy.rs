@@ -30,7 +30,7 @@ impl Ground {
     fn new() -> Self {
         let cluster = Cluster::start(Options::default());
         let estate =
-            Estate::new(&cluster, &[Tenant::Initech], "\n[copies.drawer]\nkind = \"local\"\npath = \"drawer\"\n");
+            Estate::in_folder(&cluster, &[Tenant::Initech], "\n[copies.drawer]\nkind = \"local\"\npath = \"drawer\"\n");
         let drawer = estate.dir().join("drawer");
         std::fs::create_dir(&drawer).expect("the copy's folder");
         let backup = estate.run(&["backup"]);

@@ -27,7 +27,7 @@ fn lies(json: &Value) -> Vec<&str> {
 #[test]
 fn doctor_complains_about_identities_beside_a_writer_and_about_nothing_else_of_a_sound_estate() {
     let cluster = Cluster::start(Options::default());
-    let estate = Estate::new(&cluster, &[Tenant::Initech], "");
+    let estate = Estate::in_folder(&cluster, &[Tenant::Initech], "");
     let here = estate.run(&["doctor"]).expect(3);
     assert_eq!(checks(&here.json, "warning"), ["keys: opens backups, and lies on a machine that makes them"]);
     let away = estate.with_only(&[], || estate.run(&["doctor", "--attack"])).expect(0);
@@ -147,7 +147,7 @@ fn doctor_catches_a_lying_server_and_from_then_on_nothing_is_written_there() {
 #[test]
 fn policies_are_printed_for_a_bucket_and_for_no_folder() {
     let cluster = Cluster::start(Options::default());
-    let estate = Estate::new(&cluster, &[Tenant::Initech], "");
+    let estate = Estate::in_folder(&cluster, &[Tenant::Initech], "");
     estate.run(&["init", "--print-policies", "aws"]).expect(2);
     let named = ["init", "--print-policies", "aws", "--bucket", "shop-backup/a", "--role", "janitor"];
     let printed = estate.run(&named).expect(0).json;

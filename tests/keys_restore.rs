@@ -102,7 +102,7 @@ fn a_rotation_may_lie_between_a_base_backup_and_the_moment_that_is_restored() {
 #[test]
 fn an_erasure_takes_one_tenant_and_no_other_and_no_copy_brings_it_back() {
     let cluster = Cluster::start(Options::default());
-    let estate = &Estate::new(&cluster, &[Tenant::Initech], &hooli(&cluster));
+    let estate = &Estate::in_folder(&cluster, &[Tenant::Initech], &hooli(&cluster));
     cluster.psql("hooli", "CREATE TABLE said (x text); INSERT INTO said VALUES ('before')");
     done(estate.run(&["backup"]));
     under_custody(estate);

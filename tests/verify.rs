@@ -365,7 +365,7 @@ async fn a_rebuild_killed_at_any_moment_and_two_at_once_end_with_the_same_catalo
 #[tokio::test(flavor = "multi_thread")]
 async fn over_a_busy_history_the_catalog_that_was_kept_is_the_one_that_is_rebuilt_and_all_opens() {
     let cluster = Cluster::start(Options::default());
-    let estate = Estate::new(&cluster, &[Tenant::Initech], "");
+    let estate = Estate::in_folder(&cluster, &[Tenant::Initech], "");
     estate.tune("flush_interval = \"100ms\"\nstretch_interval = \"1h\"\nheartbeat = \"1h\"");
     let state = estate.dir().join("state");
     let well =

@@ -1,8 +1,11 @@
 //! The configuration made real: the store, the writer, the reader, the servers. Each command opens just what it needs, so
 //! that a machine that only backs up never touches a key that opens data.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+
+use jiff::Timestamp;
 
 use super::context::Context;
 use super::{key, recall};
@@ -155,7 +158,23 @@ pub async fn reader(context: &Context, config: &Config) -> Result<Reader, Failur
 pub async fn reader_from(context: &Context, config: &Config, name: &str) -> Result<Reader, Failure> {
     let at = if name == PRIMARY { &config.store } else { config.copy(name)? };
     let store = logged(any(context, at, Role::Reader).await?)?;
-    reader_of(context, config, store, Identities::open(config.keys.identities.as_deref())).await
+    let identities = Identities::open(config.keys.identities.as_deref());
+    reader_of(context, config, store, identities.refusing(erased_anywhere(context, config).await?)).await
+}
+
+/// What any place that answers knows to be erased: one may not have been copied to since.
+async fn erased_anywhere(context: &Context, config: &Config) -> Result<BTreeMap<(Scope, u32), Timestamp>, Failure> {
+    let mut erased = BTreeMap::new();
+    for place in places(context, config, Role::Reader).await? {
+        match ledger(context, config, &*place.store).await {
+            Ok(ledger) => erased.extend(ledger.erased()),
+            Err(failure) => {
+                let what = format!("its erasure ledger was not read: {}", failure.cause);
+                watch::note(&*context.watch, place.name, what);
+            }
+        }
+    }
+    Ok(erased)
 }
 
 /// A reader without keys: for what runs on a machine that backs up (as `Role::Writer`, from the estate's store alone), or only looks.
@@ -186,7 +205,9 @@ pub async fn verifier(context: &Context, config: &Config, copy: Option<&str>, op
     };
     let store = logged(any(context, at, Role::Verifier).await?)?;
     let identities = Identities::open(config.keys.identities.as_deref().filter(|_| opens));
-    reader_of(context, config, store, identities).await
+    // Where nothing is opened, nobody has to be asked.
+    let erased = if opens { erased_anywhere(context, config).await? } else { BTreeMap::new() };
+    reader_of(context, config, store, identities.refusing(erased)).await
 }
 
 /// A reader without keys of one place.

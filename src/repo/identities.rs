@@ -43,8 +43,9 @@ impl Identities {
 
     /// Refuses what was erased, with the time at which that was asked for.
     #[must_use]
-    pub fn refusing(self, erased: BTreeMap<(Scope, u32), Timestamp>) -> Self {
-        Self { erased, ..self }
+    pub fn refusing(mut self, erased: BTreeMap<(Scope, u32), Timestamp>) -> Self {
+        self.erased.extend(erased);
+        self
     }
 
     /// Uses these besides those of the folder; they are never written down.

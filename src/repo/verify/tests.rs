@@ -256,7 +256,7 @@ async fn what_is_signed_and_sealed_and_still_nonsense_is_noticed_by_opening_it()
             let old = envelope.envelope.clone();
             ground
                 .resign(envelope, |e| {
-                    e.objects.iter_mut().filter(|o| o.name == again.name).for_each(|o| *o = again.clone())
+                    e.objects.iter_mut().filter(|o| o.name == again.name).for_each(|o| *o = again.clone());
                 })
                 .await;
             assert!(old.objects.iter().any(|o| o.name == object.name) || envelope.name != set.name);

@@ -3,6 +3,7 @@
 //! Seen on Ceph (16 to 20) and as AWS documents it: rights are checked before what is asked for. A store that takes nonsense
 //! for a change is told apart by its yes, which counts as the right; the policy, the one thing that could be harmed so, is put back.
 
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, BucketVersioningStatus, ExpirationStatus, LifecycleExpiration, LifecycleRule,
@@ -149,12 +150,20 @@ impl Probing<'_> {
     /// Half a brace is no policy. Where it was taken for one, what was there before comes back.
     async fn policy(&self) -> Result<Option<bool>, Trouble> {
         let Target { client, bucket, .. } = self.target;
-        let before = client.get_bucket_policy().bucket(bucket).send().await.ok().and_then(|found| found.policy);
+        let before = match client.get_bucket_policy().bucket(bucket).send().await {
+            Ok(found) => Some(found.policy),
+            Err(error) if error.code() == Some("NoSuchBucketPolicy") => Some(None),
+            Err(_) => None,
+        };
         let said = answer(client.put_bucket_policy().bucket(bucket).policy("{").send().await);
         if let Ok(Answer::Yes(_)) = said {
             let back = match before {
-                Some(policy) => client.put_bucket_policy().bucket(bucket).policy(policy).send().await.map(drop).is_ok(),
-                None => client.delete_bucket_policy().bucket(bucket).send().await.map(drop).is_ok(),
+                Some(Some(policy)) => {
+                    client.put_bucket_policy().bucket(bucket).policy(policy).send().await.map(drop).is_ok()
+                }
+                Some(None) => client.delete_bucket_policy().bucket(bucket).send().await.map(drop).is_ok(),
+                // Nobody knows what was there: half a brace denies everything, which is better than nothing denied.
+                None => false,
             };
             if !back {
                 tracing::error!(bucket, "the store took half a brace for a policy, and the one before is not back");
