@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # setup.sh - what building, testing and the demo need on a Debian machine. Safe to run again; says nothing when nothing is to do.
 #
-# Installs missing Debian packages (as root, or through sudo) and, where the shared folder is at hand, a real Odoo 19 for the drill's
+# Installs missing Debian packages (as root, or through sudo), S3 servers to test on (in the cache) and, where the shared folder is at hand, a real Odoo 19 for the drill's
 # sign-in, into the cache outside the repository. It leaves no PostgreSQL cluster running and creates none.
+#   --demo    only what the demo needs: no S3 servers
 #   --bench   also what scripts/bench.sh compares with (pgbackrest)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/places.sh
 
-wanted=(postgresql-15 postgresql-client-15 bubblewrap age zstd jq openssh-client util-linux python3-venv build-essential ca-certificates)
+wanted=(postgresql-15 postgresql-client-15 bubblewrap age zstd jq openssh-client util-linux python3-venv build-essential ca-certificates curl openssl)
 [ "${1:-}" = --bench ] && wanted+=(pgbackrest time)
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null)" = "ii " ]; }
@@ -28,6 +29,12 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
   "${root[@]}" apt-get -qq update
   "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null
+fi
+
+# S3 servers for the tests, on loopback, started by them.
+if [ "${1:-}" != --demo ]; then
+  scripts/ceph.sh || echo "setup: no Ceph; tests that need an S3 server with real locks are skipped" >&2
+  scripts/moto.sh || echo "setup: no moto; tests that need an S3 server that lies are skipped" >&2
 fi
 
 if [ -z "$shared" ]; then

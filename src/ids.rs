@@ -221,6 +221,41 @@ impl FromStr for Scope {
 }
 string_serde!(Scope);
 
+/// What a command acts as: each has its own credential with the least rights (`lifeboat init --print-policies`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// `backup`, `stream`: puts, extends locks, reads envelopes and its own chunk maps.
+    Writer,
+    /// `restore`, `drill`, `points`, `status`: lists and reads.
+    Reader,
+    /// `expire`: lists, reads envelopes, removes what no lock covers.
+    Janitor,
+    /// `verify`: lists and reads everything; renews the locks of keys.
+    Verifier,
+    /// `hold`, `unhold`: legal holds.
+    Holder,
+    /// `key shred`: removes keys from the keys stores.
+    KeyEraser,
+}
+
+impl Role {
+    pub const ALL: [Self; 6] =
+        [Self::Writer, Self::Reader, Self::Janitor, Self::Verifier, Self::Holder, Self::KeyEraser];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Writer => "writer",
+            Self::Reader => "reader",
+            Self::Janitor => "janitor",
+            Self::Verifier => "verifier",
+            Self::Holder => "holder",
+            Self::KeyEraser => "key-eraser",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lifeboat::clock::Clock;
 use lifeboat::ids::{Lsn, Scope, SystemId};
 use lifeboat::point::stored::Stored;
 use lifeboat::postgres::wal::{extent, merge};
@@ -19,7 +18,6 @@ use lifeboat::repo::identities::Identities;
 use lifeboat::repo::reader::{Reader, What};
 use lifeboat::repo::sign::Signers;
 use lifeboat::repo::window::chain;
-use lifeboat::store::local::LocalStore;
 use rustix::process::Signal;
 use sha1::{Digest as _, Sha1};
 
@@ -62,10 +60,10 @@ struct Library {
 
 impl Library {
     fn of(estate: &Estate) -> Self {
-        let store = Arc::new(LocalStore::open(&estate.store, Clock::system()).unwrap());
         let signers = Arc::new(Signers::read(&estate.dir().join("allowed_signers")).unwrap());
         let identities = Arc::new(Identities::open(Some(&estate.identities)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let store = runtime.block_on(estate.open_store());
         Self { runtime, reader: Reader::open(store, signers, identities) }
     }
 

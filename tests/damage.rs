@@ -25,7 +25,7 @@ const WAYS: [&str; 3] = ["flipped", "removed", "swapped"];
 impl Ground {
     fn new() -> Self {
         let cluster = Cluster::start(Options::default());
-        let estate = Estate::new(&cluster, &[Tenant::Initech], "");
+        let estate = Estate::in_folder(&cluster, &[Tenant::Initech], "");
         // Tails at once; the long stretch is never cut by age.
         estate.tune("flush_interval = \"100ms\"\nstretch_interval = \"1h\"\nheartbeat = \"1h\"");
         let backup = estate.run(&["backup"]);

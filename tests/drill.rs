@@ -35,7 +35,7 @@ struct Protected {
 fn protected(options: Options, more: &str) -> Protected {
     let tenants = options.tenants.clone();
     let cluster = Cluster::start(options);
-    let estate = Estate::new(&cluster, &tenants, more);
+    let estate = Estate::in_folder(&cluster, &tenants, more);
     let made = estate.run(&["backup"]).expect(0).json;
     let point = made["backups"][0]["points"][0]["lsn"].as_str().unwrap_or_else(|| panic!("{made:#}")).to_owned();
     Protected { estate, point, cluster }

@@ -42,7 +42,7 @@ fn restore(to: &Path) -> [&str; 6] {
 }
 
 fn estate(cluster: &Cluster) -> Estate {
-    Estate::new(cluster, &[Tenant::Initech], "")
+    Estate::in_folder(cluster, &[Tenant::Initech], "")
 }
 
 /// How many points there are; what a failed command must not change.
@@ -344,7 +344,7 @@ fn hostile_names_of_databases_roles_and_files_do_no_harm() {
     cluster.psql("postgres", r#"CREATE DATABASE "nobody's; DROP""#);
     cluster.psql("postgres", r#"CREATE ROLE "stranger""; --" LOGIN PASSWORD 'x'"#);
     let more = format!("\n[tenants.odd]\ncluster = \"main\"\ndatabases = ['''{odd}''']\n");
-    let estate = Estate::new(&cluster, &[Tenant::Initech], &more);
+    let estate = Estate::in_folder(&cluster, &[Tenant::Initech], &more);
     let files = cluster.filestore.join("initech");
     std::fs::write(files.join("line\nbreak"), "x").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", files.join("link")).unwrap();

@@ -82,8 +82,8 @@ fn without_the_servers_programs_nothing_begins(estate: &Estate) {
     let to = Folder::planned();
     let mut command = Command::new("bwrap");
     command.args(["--dev-bind", "/", "/", "--tmpfs", "/usr/lib/postgresql", env!("CARGO_BIN_EXE_lifeboat")]);
-    command.arg("--config").arg(&estate.config).args(["--json", "restore", "initech", "--at", "latest", "--to"]);
-    let output = command.arg(&to.path).output().expect("bwrap");
+    estate.prepare(&mut command, &["restore", "initech", "--at", "latest", "--to", to.text()]);
+    let output = command.output().expect("bwrap");
     let json: Value = serde_json::from_slice(&output.stdout).expect("one object");
     let said = json["error"].to_string();
     assert!(matches!(output.status.code(), Some(1 | 2)), "{json:#}");
@@ -117,7 +117,8 @@ fn a_machine_that_opens_nothing_backs_up_and_an_unmapped_database_gets_a_key_of_
     nothing_of_it_is_under(&estate, &markers, "tenant/initech");
     let spare = opened::everything(&estate, "spare/1");
     let there = spare.pieces.iter().any(|piece| !markers.search_bytes(&piece.name, &piece.content).is_empty());
-    assert!(there, "the markers were backed up nowhere");
+    let names: Vec<_> = spare.pieces.iter().map(|piece| (&piece.name, piece.content.len())).collect();
+    assert!(there, "the markers were backed up nowhere; under spare/1 was opened {names:?}, not {:?}", spare.closed);
 
     mapping_it_later_brings_it_back(&cluster, &estate, &mut markers);
 }

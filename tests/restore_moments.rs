@@ -10,14 +10,12 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lifeboat::clock::Clock;
 use lifeboat::ids::{Lsn, Scope};
 use lifeboat::postgres::wal::{Part, extent, merge};
 use lifeboat::repo::identities::Identities;
 use lifeboat::repo::reader::Reader;
 use lifeboat::repo::sign::Signers;
 use lifeboat::repo::window::chain;
-use lifeboat::store::local::LocalStore;
 use support::cluster::{BACKUP_USER, Cluster, Options};
 use support::estate::{CLUSTER, Estate, Outcome};
 use support::fingerprint::{self, State};
@@ -325,7 +323,7 @@ fn is_of_people(line: &str) -> bool {
 
 /// The store's WAL with all keys, from its first byte; and how many scopes had a share in it.
 async fn merged_wal(estate: &Estate) -> (Lsn, Vec<u8>, usize) {
-    let store = std::sync::Arc::new(LocalStore::open(&estate.store, Clock::system()).unwrap());
+    let store = estate.open_store().await;
     let signers = std::sync::Arc::new(Signers::read(&estate.dir().join("allowed_signers")).unwrap());
     let reader = Reader::open(store, signers, std::sync::Arc::new(Identities::open(Some(&estate.identities))));
     let points =

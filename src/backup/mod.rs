@@ -85,7 +85,8 @@ impl Backup<'_> {
         let locked_until = self.locked_until()?;
         let wal = wait::StoredWal::of(cluster, server, Arc::clone(&self.reader)).await?;
         let wanted: Vec<Scope> = tenants.iter().map(|tenant| Scope::Tenant(tenant.id.clone())).collect();
-        let all = tenants.len() == self.config.tenants.values().filter(|t| t.cluster == cluster.name).count();
+        let of_cluster = |t: &&Tenant| t.cluster == cluster.name && !self.writer.erased(&Scope::Tenant(t.id.clone()));
+        let all = tenants.len() == self.config.tenants.values().filter(of_cluster).count();
         let base = base::take(self, cluster, server, &wal, locked_until, (!all).then_some(wanted)).await?;
         wal.until(base.stop_lsn, &*self.watch).await?;
         let sets = base.finish().await?;
@@ -183,6 +184,10 @@ impl Backup<'_> {
         };
         let mut named = sets.for_tenant(&tenant.databases, &scope, &cluster.name);
         named.extend(taken.sets);
+        let mut kept: Vec<ObjectRef> = named.iter().map(|(_, set)| set.envelope.reference()).collect();
+        for prefix in [&scope, &Scope::Cluster(cluster.name.clone())] {
+            kept.extend(self.writer.leave_readme(prefix, locked_until, &*self.watch).await);
+        }
         let body = PointBody {
             tenant: tenant.id.clone(),
             facts: facts.clone(),
@@ -195,7 +200,7 @@ impl Backup<'_> {
                 scope,
                 facts: to_value(&facts)?,
                 body: to_value(&body)?,
-                sets: named.iter().map(|(_, set)| set.envelope.reference()).collect(),
+                sets: kept,
                 stretches: stretches.map(|stretch| locked(stretch, locked_until)).collect(),
                 locked_until,
             })

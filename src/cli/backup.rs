@@ -8,10 +8,12 @@ use super::context::Context;
 use super::open;
 use super::outcome::Report;
 use super::table::{Cell, Table};
+use super::trusted;
 use crate::backup::{Backup, Made};
 use crate::config::size::shown;
-use crate::config::{Tenant, when};
+use crate::config::{Role, Tenant, when};
 use crate::failure::Failure;
+use crate::ids::Scope;
 use crate::stream::session::{self, Session, WhenBusy};
 
 /// Make one recovery point: base backup, filestore, access
@@ -40,14 +42,17 @@ pub struct Args {
 /// The first cluster's that fails; those before it are done.
 pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     let config = context.config()?;
-    let writer = open::writer(context, &config)?;
-    let reader = Arc::new(open::keyless_reader(context, &config)?);
+    let writer = open::writer(context, &config).await?;
+    let reader = Arc::new(open::keyless_reader(context, &config, Role::Writer).await?);
+    trusted::check(context, &config, &reader.store.place())?;
     config.retention.class(&args.class)?;
     let named: Vec<&Tenant> = args.tenants.iter().map(|id| config.tenant(id)).collect::<Result<_, _>>()?;
     let mut made = Vec::new();
     for cluster in open::clusters(&config, args.cluster.as_deref())? {
         let of_cluster = |tenant: &&&Tenant| tenant.cluster == cluster.name;
-        let all: Vec<&Tenant> = config.tenants.values().collect();
+        // Who was erased is passed over, with a warning from `open::writer`; asked for by name, he is an error.
+        let there = |tenant: &&Tenant| !writer.erased(&Scope::Tenant(tenant.id.clone()));
+        let all: Vec<&Tenant> = config.tenants.values().filter(there).collect();
         let asked = if named.is_empty() { &all } else { &named };
         let tenants: Vec<&Tenant> = asked.iter().filter(of_cluster).copied().collect();
         if tenants.is_empty() && !named.is_empty() {

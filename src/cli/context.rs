@@ -21,6 +21,8 @@ pub struct Context {
     pub watch: Arc<dyn Watch>,
     /// Stdout carries JSON: text is not needed.
     pub json: bool,
+    /// `-v`: say more.
+    pub verbose: bool,
     /// How tables are to be drawn on stdout.
     pub page: Page,
 }
@@ -28,7 +30,7 @@ pub struct Context {
 impl Context {
     #[must_use]
     pub fn new(named: Option<PathBuf>, clock: Clock, watch: Arc<dyn Watch>, json: bool, page: Page) -> Self {
-        Self { named, config: OnceLock::new(), clock, watch, json, page }
+        Self { named, config: OnceLock::new(), clock, watch, json, verbose: false, page }
     }
 
     /// The configuration, read at the first call.

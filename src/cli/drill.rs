@@ -72,7 +72,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
         // A reader for each: what one drill opened must not be counted as another's.
         let restore = Restore {
             config: &config,
-            reader: open::reader(context, &config)?,
+            reader: open::drill_reader(context, &config, tenant).await?,
             clock: context.clock.clone(),
             watch: Arc::clone(&context.watch),
         };

@@ -13,13 +13,14 @@ use serde_json::json;
 use super::context::Context;
 use super::key;
 use super::outcome::Report;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::failure::{Failure, Kind};
 use crate::ids::{Scope, is_plain_name};
 use crate::watch;
 
 mod draft;
 mod look;
+mod policies;
 
 use draft::Draft;
 
@@ -30,6 +31,8 @@ use draft::Draft;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     lifeboat init\n  \
+    lifeboat init --print-policies ceph | jq .bucket_policy\n  \
+    lifeboat init --print-policies aws --role reader --tenant acme\n  \
     PGHOST=db1 PGUSER=backup lifeboat --config /etc/lifeboat/lifeboat.toml init --store /srv/lifeboat")]
 pub struct Args {
     /// The folder that will hold the backups [default: `store` beside the configuration]
@@ -41,6 +44,21 @@ pub struct Args {
     /// How many keys to make beforehand, for databases that nobody has mapped
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub spares: u32,
+    /// Print the least bucket policy of each role, for whoever administers the bucket, and do nothing else
+    #[arg(long, value_name = "DIALECT", value_enum)]
+    pub print_policies: Option<policies::Of>,
+    /// Only this role's policy
+    #[arg(long, value_name = "ROLE", value_parser = super::doctor::role, requires = "print_policies")]
+    pub role: Option<Role>,
+    /// A reader confined to this tenant
+    #[arg(long, value_name = "TENANT", requires = "print_policies")]
+    pub tenant: Option<String>,
+    /// For another place than [store]: a second copy, a keys store
+    #[arg(long, value_name = "BUCKET[/PREFIX]", value_parser = policies::bucket, requires = "print_policies")]
+    pub bucket: Option<(String, String)>,
+    /// It is a keys store
+    #[arg(long, requires = "bucket")]
+    pub keys: bool,
 }
 
 /// Writes what is missing: the configuration, the keys, or both.
@@ -48,6 +66,9 @@ pub struct Args {
 /// # Errors
 /// When the configuration that is there is wrong, or something cannot be written.
 pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
+    if let Some(of) = args.print_policies {
+        return policies::print(of, &args, context);
+    }
     let path = context.config_to_write();
     let wrote = !path.exists();
     if wrote {
@@ -56,7 +77,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
         watch::note(&*context.watch, path.display().to_string(), "is there already and is left as it is");
     }
     let config = Config::load(&path)?;
-    let made = key::make_missing(&config, args.spares)?;
+    let made = key::make_missing(context, &config, args.spares).await?;
     Ok(report(&path, wrote, &config, &made))
 }
 

@@ -9,9 +9,15 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 pub mod backup;
+pub mod catalog;
 pub mod context;
+pub mod copy;
 pub mod demo;
+pub mod doctor;
 pub mod drill;
+pub mod expire;
+mod fresh;
+pub mod hold;
 pub mod init;
 pub mod key;
 mod logs;
@@ -19,6 +25,7 @@ pub mod open;
 pub mod outcome;
 pub mod points;
 pub mod progress;
+mod recall;
 pub mod restore;
 mod run;
 pub mod sandbox_agent;
@@ -28,6 +35,8 @@ pub mod table;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod trusted;
+pub mod verify;
 
 pub use run::main;
 
@@ -60,8 +69,16 @@ pub enum Command {
     Stream(stream::Args),
     Points(points::Args),
     Status(status::Args),
+    Copy(copy::Args),
     Restore(restore::Args),
     Drill(drill::Args),
+    Expire(expire::Args),
+    Hold(hold::Args),
+    Unhold(hold::UnholdArgs),
+    Verify(verify::Args),
+    #[command(subcommand)]
+    Catalog(catalog::Args),
+    Doctor(doctor::Args),
     Demo(demo::Args),
 }
 
@@ -71,14 +88,20 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Init(_) => "init",
-            Self::Key(key::Args::New(_)) => "key new",
-            Self::Key(key::Args::List(_)) => "key list",
+            Self::Key(args) => args.name(),
             Self::Backup(_) => "backup",
             Self::Stream(_) => "stream",
             Self::Points(_) => "points",
             Self::Status(_) => "status",
+            Self::Copy(_) => "copy",
             Self::Restore(_) => "restore",
             Self::Drill(_) => "drill",
+            Self::Expire(_) => "expire",
+            Self::Hold(_) => "hold",
+            Self::Unhold(_) => "unhold",
+            Self::Verify(_) => "verify",
+            Self::Catalog(catalog::Args::Rebuild(_)) => "catalog rebuild",
+            Self::Doctor(_) => "doctor",
             Self::Demo(_) => "demo",
         }
     }

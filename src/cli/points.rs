@@ -1,22 +1,28 @@
 //! `lifeboat points`: what can be restored.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::fresh;
 use super::open;
 use super::outcome::Report;
 use super::table::{Cell, Table};
 use crate::config::size::shown;
-use crate::config::{Config, When, when};
+use crate::config::{Config, Role, When, when};
 use crate::failure::{self, Failure, Kind};
 use crate::ids::Scope;
 use crate::point::stored::Stored;
 use crate::repo::envelope::Verified;
+use crate::repo::error::RepoError;
+use crate::repo::hold;
 use crate::repo::reader::What;
 use crate::restore::Restore;
 use crate::restore::around::Commit;
+use crate::store::StoreError;
+use crate::store::either::Place;
 use crate::watch::{Finding, Level};
 
 /// Show what can be restored: windows, gaps, sizes, locks
@@ -52,11 +58,14 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
 }
 
 async fn list(context: &Context, config: &Config, tenant: Option<&str>) -> Result<Report, Failure> {
-    let reader = open::keyless_reader(context, config)?;
+    let reader = open::keyless_reader(context, config, Role::Reader).await?;
     let ids: Vec<String> = match tenant {
         Some(id) => vec![config.tenant(id)?.id.clone()],
         None => config.tenants.keys().cloned().collect(),
     };
+    let asked = ids.iter().filter_map(|id| config.tenants.get(id));
+    let verdict = open::freshness(context, config, &open::about(asked)).await?;
+    let places = open::places(context, config, Role::Reader).await?;
     let (mut tenants, mut text) = (serde_json::Map::new(), String::new());
     let mut report = Report::default();
     for id in ids {
@@ -69,12 +78,49 @@ async fn list(context: &Context, config: &Config, tenant: Option<&str>) -> Resul
         for fork in &stored.forks {
             report.findings.push(not_believed(&fork.names.join(" and "), "they tell different WAL"));
         }
-        text += &drawn(&id, &stored, &sets.good, config, context);
-        tenants.insert(id, json_of(&stored, &sets.good));
+        let holds = hold::list(&*reader.store, Some(&scope)).await?;
+        let found = Found::of(&places, config, &scope).await?;
+        text += &drawn(&id, &stored, &sets.good, &found, config, context);
+        for hold in &holds {
+            text +=
+                &format!("  on hold since {}: {}\n", when::in_zone(hold.opened, &config.estate.timezone), hold.reason);
+        }
+        let mut json = json_of(&stored, &sets.good, &found);
+        if let Some(fields) = json.as_object_mut() {
+            fields.insert("holds".to_owned(), json!(holds));
+        }
+        tenants.insert(id, json);
     }
     report.json = json!({ "tenants": tenants }).as_object().cloned().unwrap_or_default();
     report.text = text;
-    Ok(report)
+    Ok(fresh::told(report, &verdict))
+}
+
+/// In which places each point lies.
+#[derive(Debug, Default)]
+struct Found(BTreeMap<String, Vec<String>>);
+
+impl Found {
+    async fn of(places: &[Place], config: &Config, scope: &Scope) -> Result<Self, Failure> {
+        let mut found = Self::default();
+        for place in places {
+            match open::reader_at(config, place)?.envelopes(scope, What::Points).await {
+                Ok(listing) => {
+                    for point in listing.good {
+                        found.0.entry(point.name.clone()).or_default().push(place.name.clone());
+                    }
+                }
+                // That it does not answer has been said.
+                Err(RepoError::Store(StoreError::Unreachable { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+
+    fn at(&self, point: &str) -> &[String] {
+        self.0.get(point).map(Vec::as_slice).unwrap_or_default()
+    }
 }
 
 fn not_believed(name: &str, why: &str) -> Finding {
@@ -86,13 +132,14 @@ fn not_believed(name: &str, why: &str) -> Finding {
     }
 }
 
-fn json_of(stored: &Stored, sets: &[Verified]) -> Value {
+fn json_of(stored: &Stored, sets: &[Verified], found: &Found) -> Value {
     let points: Vec<Value> = stored
         .points
         .iter()
         .map(|point| {
             json!({ "envelope": point.envelope.name, "locked_until": point.envelope.locked_until,
-                "lsn": point.facts.lsn, "time": point.facts.time, "class": point.facts.class, "base": point.facts.label })
+                "lsn": point.facts.lsn, "time": point.facts.time, "class": point.facts.class, "base": point.facts.label,
+                "found_in": found.at(&point.envelope.name) })
         })
         .collect();
     let sets: Vec<Value> = sets
@@ -111,7 +158,7 @@ fn stored_bytes(set: &Verified) -> u64 {
     set.objects.iter().map(|object| object.bytes).sum::<u64>() + set.bytes
 }
 
-fn drawn(id: &str, stored: &Stored, sets: &[Verified], config: &Config, context: &Context) -> String {
+fn drawn(id: &str, stored: &Stored, sets: &[Verified], found: &Found, config: &Config, context: &Context) -> String {
     let zone = &config.estate.timezone;
     let windows = stored.windows();
     let mut text = format!("{id}\n");
@@ -125,7 +172,7 @@ fn drawn(id: &str, stored: &Stored, sets: &[Verified], config: &Config, context:
     for gap in &stored.gaps {
         text += &format!("  no WAL between {} and {}\n", gap.from, gap.to);
     }
-    let mut table = Table::new(&["  point", "lsn", "class", "locked until", "sets"]);
+    let mut table = Table::new(&["  point", "lsn", "class", "locked until", "sets", "in"]);
     for point in &stored.points {
         let named = |set: &&Verified| point.envelope.objects.iter().any(|object| object.name == set.name);
         table.row([
@@ -134,6 +181,7 @@ fn drawn(id: &str, stored: &Stored, sets: &[Verified], config: &Config, context:
             point.facts.class.as_str().into(),
             when::in_zone(point.envelope.locked_until, zone).into(),
             Cell::number(shown(sets.iter().filter(named).map(stored_bytes).sum())),
+            found.at(&point.envelope.name).join(", ").into(),
         ]);
     }
     text + &table.draw(context.page)
@@ -143,7 +191,7 @@ async fn show_around(context: &Context, config: &Config, tenant: &str, around: &
     let tenant = config.tenant(tenant)?;
     let restore = Restore {
         config,
-        reader: open::reader(context, config)?,
+        reader: open::reader(context, config).await?,
         clock: context.clock.clone(),
         watch: Arc::clone(&context.watch),
     };

@@ -1,19 +1,21 @@
 //! `lifeboat restore`: one tenant (or a whole cluster) as it was at a moment, beside what is there now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
 
 use super::context::Context;
+use super::fresh;
 use super::open;
 use super::outcome::Report;
 use super::table::Table;
 use crate::config::size::shown;
-use crate::config::{self, When};
+use crate::config::{self, Config, When};
 use crate::failure::{Failure, Kind};
 use crate::ids::Scope;
+use crate::repo::witness::{self, Shown, Verdict};
 use crate::restore::choose::Subject;
 use crate::restore::load::Into;
 use crate::restore::plan::Plan;
@@ -60,6 +62,12 @@ pub struct Args {
     /// Which cluster, with --all
     #[arg(long, value_name = "NAME", requires = "all", conflicts_with = "tenant")]
     pub cluster: Option<String>,
+    /// Read this copy ([copies.NAME]) only, or `primary` [default: the store, and the copies where it fails]
+    #[arg(long, value_name = "NAME")]
+    pub from: Option<String>,
+    /// Go on although the store shows less than a copy knows: with what both have together
+    #[arg(long)]
+    pub accept_rollback: bool,
     /// Show what would happen (scopes, keys, bytes, disk, time) and do nothing
     #[arg(long)]
     pub plan: bool,
@@ -82,13 +90,18 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     };
     let restore = Restore {
         config: &config,
-        reader: open::reader(context, &config)?,
+        reader: match &args.from {
+            Some(name) => open::reader_from(context, &config, name).await?,
+            None => open::reader(context, &config).await?,
+        },
         clock: context.clock.clone(),
         watch: Arc::clone(&context.watch),
     };
+    let verdict = freshness(&args, &subject, &asked, context, &config).await?;
     if args.plan {
         let plan = restore.plan(subject, asked).await?;
-        return Ok(Report::new(json!(plan), planned(&plan, context)));
+        let text = planned(&plan, context);
+        return Ok(fresh::told(Report::new(json!(plan), text), &verdict));
     }
     let restored = match (&args.to, &args.into_cluster) {
         (Some(to), _) => restore.to_folder(subject, asked, to).await?,
@@ -98,11 +111,34 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
             return Err(Failure::new(Kind::Usage, "restore", "no target is named", next));
         }
     };
-    let report = Report::new(json!(restored), told(&restored, &args));
+    let report = fresh::told(Report::new(json!(restored), told(&restored, &args)), &verdict);
     Ok(match restored.failure() {
         Some(failure) => report.failed(failure),
         None => report,
     })
+}
+
+/// What the copies say of the store. `latest` needs to know that nothing newer is withheld; what lies at a given moment is what it is.
+async fn freshness(
+    args: &Args,
+    subject: &Subject,
+    asked: &When,
+    context: &Context,
+    config: &Config,
+) -> Result<Verdict, Failure> {
+    if args.from.is_some() {
+        // One copy's word against another's says which of them is behind, not that anything was rolled back.
+        return Ok(witness::judge(&Shown::default(), &[]));
+    }
+    let tenants = config.tenants.values().filter(|tenant| match subject {
+        Subject::Tenant(id) => tenant.id == *id,
+        Subject::Cluster(name) => tenant.cluster == *name,
+    });
+    let verdict = open::freshness(context, config, &open::about(tenants)).await?;
+    if *asked == When::Latest && !args.accept_rollback {
+        verdict.refuse()?;
+    }
+    Ok(verdict)
 }
 
 async fn into_cluster(args: &Args, restore: &Restore<'_>, cluster: &str, asked: When) -> Result<Restored, Failure> {
@@ -136,7 +172,7 @@ fn planned(plan: &Plan, context: &Context) -> String {
     row("asked", plan.asked.clone());
     row("recovers to", plan.target.to_string());
     row("from base backup", plan.base.clone());
-    row("keys needed", list(&plan.scopes));
+    row("keys needed", keys(&plan.epochs));
     row("keys missing here", if plan.keys_missing.is_empty() { "none".into() } else { list(&plan.keys_missing) });
     row("WAL to replay", shown(plan.replay_bytes));
     if plan.keys_missing.is_empty() {
@@ -145,6 +181,18 @@ fn planned(plan: &Plan, context: &Context) -> String {
         row("time", format!("about {} s and the filestore", plan.guessed_seconds));
     }
     format!("{}nothing was done\n", table.draw(context.page))
+}
+
+/// `tenant/acme (epochs 1, 2), cluster/main`: the epoch of a key that was never rotated is not said.
+fn keys(epochs: &BTreeMap<Scope, BTreeSet<u32>>) -> String {
+    let each = epochs.iter().map(|(scope, epochs)| match epochs.iter().next_back() {
+        Some(1) | None => scope.to_string(),
+        Some(_) => {
+            let numbers: Vec<String> = epochs.iter().map(u32::to_string).collect();
+            format!("{scope} (epochs {})", numbers.join(", "))
+        }
+    });
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn told(restored: &Restored, args: &Args) -> String {

@@ -18,7 +18,10 @@ use super::context::Context;
 use super::outcome::{Report, told};
 use super::progress::Progress;
 use super::terminal::Page;
-use super::{Command, Lifeboat, backup, demo, drill, init, key, logs, points, restore, status, stream};
+use super::{
+    Command, Lifeboat, backup, catalog, copy, demo, doctor, drill, expire, hold, init, key, logs, points, restore,
+    status, stream, verify,
+};
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
 
@@ -45,7 +48,8 @@ fn run(asked: Lifeboat) -> ExitCode {
     let (json, name) = (asked.json, asked.command.name());
     let progress = Arc::new(Progress::new(json, asked.verbose));
     let page = Page::of(&std::io::stdout());
-    let context = Context::new(asked.config, Clock::system(), progress.clone(), json, page);
+    let mut context = Context::new(asked.config, Clock::system(), progress.clone(), json, page);
+    context.verbose = asked.verbose > 0;
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| in_runtime(asked.command, &context)));
     let mut report = match ended {
         Ok(Ok(report)) => report,
@@ -84,8 +88,15 @@ async fn dispatch(command: Command, context: &Context) -> Result<Report, Failure
         Command::Stream(args) => Box::pin(stream::run(args, context)).await,
         Command::Points(args) => Box::pin(points::run(args, context)).await,
         Command::Status(args) => Box::pin(status::run(args, context)).await,
+        Command::Copy(args) => Box::pin(copy::run(args, context)).await,
         Command::Restore(args) => Box::pin(restore::run(args, context)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(args, context)).await,
         Command::Drill(args) => Box::pin(drill::run(args, context)).await,
+        Command::Expire(args) => Box::pin(expire::run(args, context)).await,
+        Command::Hold(args) => Box::pin(hold::run(args, context)).await,
+        Command::Unhold(args) => Box::pin(hold::lift(args, context)).await,
+        Command::Verify(args) => Box::pin(verify::run(args, context)).await,
+        Command::Catalog(args) => Box::pin(catalog::run(args, context)).await,
         Command::Demo(args) => Box::pin(demo::run(args, context)).await,
     }
 }

@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::open;
 use super::outcome::Report;
+use super::trusted;
+use crate::config::Role;
 use crate::failure::{Failure, Kind};
 use crate::stream::receive::Until;
 use crate::stream::session::{Session, WhenBusy};
@@ -40,8 +42,9 @@ pub struct Args {
 /// The first that fails ends the others, which drain.
 pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     let config = context.config()?;
-    let writer = open::writer(context, &config)?;
-    let reader = Arc::new(open::keyless_reader(context, &config)?);
+    let writer = open::writer(context, &config).await?;
+    let reader = Arc::new(open::keyless_reader(context, &config, Role::Writer).await?);
+    trusted::check(context, &config, &reader.store.place())?;
     let until = if args.once { Until::CaughtUp } else { Until::Stopped };
     let stop = stopped_by_signals()?;
     let mut running = JoinSet::new();

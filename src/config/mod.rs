@@ -17,11 +17,13 @@ pub mod cluster;
 pub mod duration;
 pub mod error;
 mod item;
+pub mod keys;
 pub mod nearest;
 pub mod place;
 pub mod retention;
 pub mod secret;
 pub mod size;
+pub mod store;
 mod table;
 pub mod tenant;
 #[cfg(test)]
@@ -30,9 +32,11 @@ pub mod when;
 
 pub use cluster::{Cluster, SslMode};
 pub use error::{ConfigError, ConfigErrors, Problem};
-pub use place::{Drill, Keys, OdooCommand, SandboxConfig, SandboxKind, StoreConfig};
+pub use keys::{CustodyConfig, Keys};
+pub use place::{Drill, OdooCommand, SandboxConfig, SandboxKind};
 pub use retention::Retention;
 pub use secret::Secret;
+pub use store::{Role, S3Config, StoreConfig};
 pub use tenant::{SignIn, Tenant};
 pub use when::When;
 
@@ -47,6 +51,8 @@ pub struct Config {
     pub path: PathBuf,
     pub estate: Estate,
     pub store: StoreConfig,
+    /// Second copies (`[copies.NAME]`), by name.
+    pub copies: BTreeMap<String, StoreConfig>,
     pub keys: Keys,
     /// What lifeboat keeps on this machine: caches, sandboxes, evidence. Nothing that recovery needs.
     pub state_dir: PathBuf,
@@ -122,6 +128,14 @@ impl Config {
         self.clusters.get(name).ok_or_else(|| self.unknown("cluster", name, self.clusters.keys()))
     }
 
+    /// The copy of that name.
+    ///
+    /// # Errors
+    /// When there is none; names the nearest.
+    pub fn copy(&self, name: &str) -> Result<&StoreConfig, Failure> {
+        self.copies.get(name).ok_or_else(|| self.unknown("copy", name, self.copies.keys()))
+    }
+
     /// Whose a database is: its tenant's, the cluster's for a system database, `None` when nobody has been named.
     #[must_use]
     pub fn scope_of(&self, cluster: &str, database: &str) -> Option<Scope> {
@@ -147,9 +161,13 @@ impl Config {
             Kind::Usage,
             format!("{what} {name}"),
             format!("{} has no such {what}{}", self.path.display(), hint(name, known.map(String::as_str))),
-            format!("check the name, or add [{what}s.{name}] to the configuration"),
+            format!("check the name, or add [{}.{name}] to the configuration", table_of(what)),
         )
     }
+}
+
+fn table_of(what: &str) -> String {
+    what.strip_suffix('y').map_or_else(|| format!("{what}s"), |stem| format!("{stem}ies"))
 }
 
 fn find_among(named: Option<PathBuf>, places: &[&Path]) -> Result<PathBuf, Failure> {
@@ -174,8 +192,10 @@ fn read(path: &Path, root: Table<'_>) -> Config {
     let config = Config {
         path: path.to_owned(),
         estate: estate(root.table("estate")),
-        store: place::store(root.table("store")),
-        keys: place::keys(root.table("keys")),
+        store: store::store(root.table("store")),
+        copies: store::copies(&root),
+
+        keys: keys::keys(root.table("keys")),
         clusters: clusters.into_iter().map(|(name, item)| (name.clone(), cluster::cluster(&name, &item))).collect(),
         tenants: (root.named("tenants").into_iter())
             .map(|(id, item)| (id.clone(), tenant::tenant(&id, &item, &names, &mut claims)))

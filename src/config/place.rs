@@ -1,27 +1,9 @@
-//! Where things are kept and run: `[store]`, `[keys]`, `[sandbox]`, `[drill]`.
+//! Where restored things run: `[sandbox]`, `[drill]`.
 
 use std::path::{Path, PathBuf};
 
 use super::item::Item;
 use super::table::Table;
-
-/// Where backups go. One kind so far; what reads it must match on all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreConfig {
-    /// A folder of this machine.
-    Local { path: PathBuf },
-}
-
-/// Files of keys. The machine that backs up has `writer` only; the one that restores has `identities` as well.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keys {
-    /// The writer bundle: opens nothing.
-    pub writer: Option<PathBuf>,
-    /// The folder of scope identities: opens data.
-    pub identities: Option<PathBuf>,
-    /// Who may sign envelopes, in `ssh-keygen`'s `allowed_signers` format.
-    pub signers: PathBuf,
-}
 
 /// What isolates a restored server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,23 +41,6 @@ pub struct OdooCommand {
     pub port: u16,
     /// How long it may take until it answers.
     pub start_seconds: u32,
-}
-
-pub(super) fn store(table: Table<'_>) -> StoreConfig {
-    table.need("kind", |item| item.one_of(&[("local", ())]));
-    let path = table.need("path", Item::path).unwrap_or_default();
-    table.finish();
-    StoreConfig::Local { path }
-}
-
-pub(super) fn keys(table: Table<'_>) -> Keys {
-    let keys = Keys {
-        writer: table.take("writer", Item::path),
-        identities: table.take("identities", Item::path),
-        signers: table.need("signers", Item::path).unwrap_or_default(),
-    };
-    table.finish();
-    keys
 }
 
 pub(super) fn sandbox(table: Table<'_>, state_dir: &Path) -> SandboxConfig {

@@ -35,6 +35,14 @@ impl Retention {
             Failure::new(Kind::Usage, class, cause, "name a class of [retention.classes]")
         })
     }
+
+    /// The longest that anything can be locked, from when it was stored: a stretch at the end of its window that the point of the
+    /// longest class then needs, and the slack of the point, of what it names, and of the clocks.
+    #[must_use]
+    pub fn longest(&self) -> SignedDuration {
+        let class = self.classes.values().max().copied().unwrap_or_default();
+        [self.pitr, self.slack, self.slack, self.slack].iter().fold(class, |sum, more| sum.saturating_add(*more))
+    }
 }
 
 const DAY: i64 = 86_400;

@@ -181,6 +181,11 @@ impl<'a> Table<'a> {
 
     /// Refuses every key that nobody asked for, naming the one that was probably meant.
     pub(super) fn finish(self) {
+        self.refuse_unknown();
+    }
+
+    /// [`Table::finish`] for a table that is only lent.
+    pub(super) fn refuse_unknown(&self) {
         let asked = self.asked.borrow();
         for (key, _) in self.entries.into_iter().flatten() {
             if !asked.contains(&key.get_ref().as_ref()) {

@@ -36,6 +36,8 @@ pub struct Tenant {
     pub allow_extensions: Vec<String>,
     /// Named exceptions: `event-trigger:NAME`, `language:NAME`, `server:NAME`, `subscription:NAME`.
     pub allow: Vec<String>,
+    /// The drill host may open this tenant without its custodians.
+    pub drill_host: bool,
     /// Sign-ins that a drill tries.
     pub signin: Vec<SignIn>,
 }
@@ -74,6 +76,7 @@ pub(super) fn tenant(id: &str, item: &Item<'_>, clusters: &BTreeSet<String>, cla
         rto: table.take("rto", Item::some_duration),
         allow_extensions: table.list("allow_extensions", Item::text),
         allow: table.list("allow", exception),
+        drill_host: table.take("drill_host", Item::flag).unwrap_or(false),
         signin: table.tables("signin").into_iter().filter_map(sign_in).collect(),
     };
     table.finish();

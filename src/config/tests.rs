@@ -115,7 +115,7 @@ line 15: tenants.acme.cluster: there is no cluster 'mian'; did you mean 'main'?
 line 18: tenants.acme.databases: 'postgres' is a system database: it belongs to the cluster, not to a tenant
 line 20: tenants.acme.rpo: '5 minutes' is not a duration; write a number and a unit, like 90s, 12h, 35d or 7y
 line 22: retention.classes.daily: must be more than zero
-line 23: telemetry: there is no such key; there is: clusters, drill, estate, keys, retention, sandbox, state_dir, store, tenants";
+line 23: telemetry: there is no such key; there is: clusters, copies, drill, estate, keys, retention, sandbox, state_dir, store, tenants";
     assert_eq!(wrong(text), expected);
 }
 
@@ -132,6 +132,51 @@ fn every_mistake_in_the_toml_itself_has_its_line_and_nothing_lost_with_it_is_cal
     let lines: Vec<&str> = said.lines().map(|line| line.split(": ").next().unwrap()).collect();
     assert!(lines.contains(&"line 2") && lines.contains(&"line 3") && lines.contains(&"line 7"), "{said}");
     assert!(!said.contains("missing"), "{said}");
+}
+
+/// [`SMALL`] with a bucket, and `more` in its table, which begins in line 4.
+fn in_a_bucket(more: &str) -> String {
+    SMALL.replace("kind = \"local\"\npath = \"store\"", &format!("kind = \"s3\"\nbucket = \"shop-backup\"\n{more}"))
+}
+
+#[test]
+fn a_bucket_has_its_defaults_and_each_role_its_profile() {
+    let StoreConfig::S3(plain) = parse(&in_a_bucket("")).unwrap().store else { panic!("a bucket") };
+    assert_eq!((plain.path_style, plain.requests, plain.prefix.as_str()), (false, 16, ""));
+    assert_eq!(plain.profile_for(Role::Writer), None);
+    let more = "endpoint = \"https://s3.example.com:7480/\"\nca_file = \"ca.pem\"\nprefix = \"a/b\"\nprofile = \"all\"\n\
+                profiles = { janitor = \"sweeper\" }\nrequests = 4";
+    let StoreConfig::S3(full) = parse(&in_a_bucket(more)).unwrap().store else { panic!("a bucket") };
+    assert!(full.path_style, "what is not AWS has no bucket in its host's name");
+    assert_eq!(full.endpoint.as_deref(), Some("https://s3.example.com:7480"));
+    assert_eq!(full.ca_file.as_deref(), Some(Path::new("/etc/shop/ca.pem")));
+    assert_eq!((full.profile_for(Role::Janitor), full.profile_for(Role::Reader)), (Some("sweeper"), Some("all")));
+}
+
+#[test]
+fn every_mistake_about_a_bucket_has_its_line() {
+    for (more, word) in [
+        ("prefix = \"/a\"", "prefix"),
+        ("prefix = \"a/\"", "prefix"),
+        ("prefix = \"a/../b\"", "prefix"),
+        ("endpoint = \"s3.example.com\"", "URL"),
+        ("endpoint = \"https://key:secret@s3.example.com\"", "password"),
+        ("endpoint = \"https://s3.example.com/bucket\"", "URL"),
+        ("path_style = \"yes\"", "path_style"),
+        ("requests = 0", "requests"),
+        ("requests = 257", "requests"),
+        ("profiles = { cleaner = \"x\" }", "cleaner"),
+        ("secret_key = \"x\"", "secret_key"),
+        ("path = \"store\"", "path"),
+    ] {
+        let said = wrong(&in_a_bucket(more));
+        assert!(said.contains("line 7") && said.contains(word), "{more}: {said}");
+        assert!(!said.contains("key:secret"), "{said}");
+    }
+    for bucket in ["", "ab", "Shop", "-shop", "shop-", "a..b", "shop_backup", "a/b"] {
+        let said = wrong(&in_a_bucket("").replace("shop-backup", bucket));
+        assert!(said.contains("line 6") && said.contains("bucket"), "'{bucket}': {said}");
+    }
 }
 
 #[test]
@@ -296,6 +341,58 @@ fn a_file_that_cannot_be_read_is_named() {
     assert!(Config::load(&binary).is_err());
 }
 
+/// Recipients of nobody in particular.
+const PEOPLE: [&str; 3] = [
+    "age10gzcs9leg757x2phm6gaa3wnt5nkars4lew9lr6eawt4kscq8s9q5yzxqm",
+    "age186nd2f3atem23jq0uangmy0a068skg08szlusdlgjllndvszpqps56nm68",
+    "age1lcme3aztqw2zh4pdv63acum8ypu4g325z4a8qme7mynujfkdx4nq3vxtej",
+];
+
+fn custody(stores: &str, groups: &str) -> String {
+    let [a, b, c] = PEOPLE;
+    let people = format!("alice = \"{a}\"\nbob = \"{b}\"\ncarol = \"{c}\"\n");
+    small_with(&format!("{stores}[keys.custody]\n{groups}\n[keys.custody.custodians]\n{people}"))
+}
+
+fn keys_store(name: &str, path: &str) -> String {
+    format!("[keys.stores.{name}]\nkind = \"local\"\npath = \"{path}\"\n")
+}
+
+#[test]
+fn custody_is_an_explicit_list_of_groups_however_it_is_written() {
+    let stores = keys_store("one", "a") + &keys_store("two", "b");
+    let keys = parse(&custody(&stores, "threshold = 2")).unwrap().keys;
+    let listed = parse(&custody(&stores, "allowed = [[\"bob\", \"alice\"], [\"alice\", \"carol\"]]")).unwrap().keys;
+    let groups = |keys: &Keys| -> Vec<String> {
+        keys.custody.as_ref().unwrap().allowed.iter().map(|group| group.join("+")).collect()
+    };
+    assert_eq!(groups(&keys), ["alice+bob", "alice+carol", "bob+carol"]);
+    assert_eq!(groups(&listed), ["alice+bob", "alice+carol"]);
+    assert_eq!((keys.stores.len(), keys.lock), (2, SignedDuration::from_hours(24 * 30)));
+}
+
+#[test]
+fn custody_that_protects_nobody_is_refused() {
+    let stores = keys_store("one", "a") + &keys_store("two", "b");
+    for (text, said) in [
+        (custody(&stores, ""), "who is enough together"),
+        (custody(&stores, "threshold = 4"), "there are 3 custodians"),
+        (custody(&stores, "threshold = 2\nallowed = [[\"bob\"]]"), "give one of the two"),
+        (custody(&stores, "allowed = [[\"bob\", \"alice\"]]"), "'carol' is in no allowed group"),
+        (custody(&stores, "allowed = [[\"bob\", \"mallory\"]]"), "no custodian 'mallory'"),
+        (custody(&stores, "allowed = [[\"bob\", \"bob\"]]"), "names somebody twice"),
+        (custody(&stores, "threshold = 2").replace(PEOPLE[1], PEOPLE[0]), "one person, not two"),
+        (custody(&stores, "threshold = 2").replace(PEOPLE[1], "AGE-SECRET-KEY-1X"), "is not an age recipient"),
+        (custody("", "threshold = 2"), "needs two [keys.stores.NAME]"),
+        (custody(&keys_store("one", "a"), "threshold = 2"), "there must be two"),
+        (custody(&(keys_store("one", "a") + &keys_store("two", "a")), "threshold = 2"), "the same place"),
+        (small_with(&stores), "need [keys.custody]"),
+    ] {
+        let problems = wrong(&text);
+        assert!(problems.contains(said) && !problems.contains("SECRET"), "{said}: {problems}");
+    }
+}
+
 #[test]
 fn debug_shows_where_secrets_lie_and_no_values() {
     let dir = tempfile::tempdir().unwrap();
@@ -327,7 +424,9 @@ fn the_manual_names_every_key_and_the_example_shows_it() {
     for line in example().lines() {
         let line = line.replace("{ file =", "{ zzzzzzzz = 1, file =");
         asked += &format!("{line}\n");
-        if line.starts_with('[') && line != "[retention.classes]" {
+        // Tables whose keys are names of the user's choosing.
+        let names = ["[retention.classes]", "[keys.custody.custodians]"];
+        if line.starts_with('[') && !names.contains(&line.as_str()) {
             asked += "zzzzzzzz = 1\n";
         }
     }
@@ -340,7 +439,7 @@ fn the_manual_names_every_key_and_the_example_shows_it() {
         if key == "ref" {
             continue; // not read by this version, so the example must not offer it
         }
-        let shown = [format!("{key} ="), format!("[{key}"), format!(".{key}]")];
+        let shown = [format!("{key} ="), format!("[{key}"), format!(".{key}]"), format!(".{key}.")];
         assert!(shown.iter().any(|text| example().contains(text)), "{key} is not in the example");
     }
 }
@@ -366,4 +465,18 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn copies_are_stores_of_their_own_and_none_is_called_primary() {
+    let config = parse(&small_with(
+        "[copies.drawer]\nkind = \"local\"\npath = \"d\"\n[copies.offsite]\nkind = \"s3\"\nbucket = \"other\"\nprofile = \"copier\"\n",
+    ))
+    .unwrap();
+    assert_eq!(config.copies["drawer"], StoreConfig::Local { path: "/etc/shop/d".into() });
+    assert!(matches!(config.copy("offsite").unwrap(), StoreConfig::S3(bucket) if bucket.bucket == "other"));
+    let unknown = config.copy("drawr").unwrap_err();
+    assert!(unknown.cause.contains("did you mean 'drawer'") && unknown.next.contains("[copies.drawr]"), "{unknown:?}");
+    let said = wrong_after("[copies.primary]\nkind = \"local\"\npath = \"d\"\n[copies.\"../x\"]\nkind = \"moon\"\n");
+    assert!(said.contains("choose another name") && said.contains("copies.../x"), "{said}");
 }

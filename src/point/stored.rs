@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::window::{self, Piece, PointFacts, Run, Window};
 use crate::failure::{Failure, Kind};
@@ -106,7 +106,9 @@ impl Stored {
             }
             self.runs.push(StoredRun { run: Run { system_id, history: window.history.clone(), pieces }, envelopes });
         }
-        for envelope in found.unlinked.iter().filter_map(|index| wal.get(*index)) {
+        let now = reader.store.now().await?;
+        let unlinked = found.unlinked.iter().filter_map(|index| wal.get(*index));
+        for envelope in unlinked.filter(|envelope| !may_have_lapsed_before(envelope, now)) {
             let why = format!("{} follows it, and it is not there", envelope.name);
             hidden.extend(envelope.previous.iter().filter_map(|previous| self::hidden(&previous.name, why.clone())));
         }
@@ -151,7 +153,7 @@ impl Stored {
                 Kind::Integrity,
                 fork.names.join(" and "),
                 format!("two stretches tell different WAL from {} on", fork.at),
-                "find out which writer was right; move the other's objects aside, then restore",
+                "find out which writer was right, end the other's line in the signers file before that time (valid-before), then restore",
             )),
         }
     }
@@ -173,6 +175,14 @@ fn hidden(name: &str, why: String) -> Option<Hidden> {
 #[must_use]
 pub fn is_heartbeat(envelope: &Verified) -> bool {
     envelope.wal.as_ref().is_some_and(|wal| wal.from == wal.to)
+}
+
+/// Whether what came before this envelope in its chain may simply have reached its end: it was locked for as long, from a little
+/// earlier on. A day, or a tenth of a short lock, is how much earlier that may be.
+fn may_have_lapsed_before(envelope: &Verified, now: Timestamp) -> bool {
+    let lasts = envelope.locked_until.duration_since(envelope.time);
+    let earlier = (lasts / 10).min(SignedDuration::from_hours(24));
+    envelope.locked_until.duration_since(now) <= earlier
 }
 
 fn piece_of(envelope: &Verified) -> Option<Piece> {

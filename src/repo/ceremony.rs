@@ -10,14 +10,13 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
 use ssh_key::PrivateKey;
 use ssh_key::private::Ed25519Keypair;
 use zeroize::Zeroizing;
 
 use super::chunk::ChunkKey;
-use super::identities::identity_path;
+use super::identities::{identity_path, scope_identity_text};
 use super::key::{KeyError, ScopeKeys, WriterBundle};
 use super::name::random_hex;
 use super::sign::NAMESPACE;
@@ -45,7 +44,14 @@ impl Ceremony {
         getrandom::fill(seed.as_mut())?;
         let signing = PrivateKey::new(Ed25519Keypair::from_seed(&seed).into(), writer.clone())?;
         let (scope_keys, chunk_map) = (BTreeMap::new(), Identity::generate());
-        let bundle = WriterBundle { writer, signing, chunk_map, scopes: scope_keys, spares: Vec::new() };
+        let bundle = WriterBundle {
+            writer,
+            signing,
+            chunk_map,
+            scopes: scope_keys,
+            spares: Vec::new(),
+            erased: BTreeMap::new(),
+        };
         let mut ceremony = Self::for_bundle(bundle)?;
         ceremony.grown = false;
         for scope in scopes {
@@ -67,7 +73,7 @@ impl Ceremony {
         Ok(Self { bundle, identities: BTreeMap::new(), signers_line, grown: true })
     }
 
-    /// Makes the first key of a scope.
+    /// Makes the first key of a scope. Where it had keys that were erased, the next epoch.
     ///
     /// # Errors
     /// `Twice` when it has one, `Random`.
@@ -75,10 +81,19 @@ impl Ceremony {
         if self.bundle.scopes.contains_key(scope) {
             return Err(KeyError::Twice { scope: scope.clone() });
         }
-        let (identity, epoch) = (Identity::generate(), 1);
+        self.add_epoch(scope, self.bundle.erased.get(scope).map_or(1, |epoch| epoch + 1))
+    }
+
+    /// Makes the key of `epoch` of a scope; the bundle seals with it from now on. A chunk key of its own goes with it: ids of one epoch
+    /// mean nothing in another.
+    ///
+    /// # Errors
+    /// `Random`.
+    pub fn add_epoch(&mut self, scope: &Scope, epoch: u32) -> Result<(), KeyError> {
+        let identity = Identity::generate();
         let keys = ScopeKeys { epoch, recipient: identity.to_public(), chunk_key: ChunkKey::generate()? };
         self.bundle.scopes.insert(scope.clone(), keys);
-        if matches!(scope, Scope::Spare(_)) {
+        if matches!(scope, Scope::Spare(_)) && !self.bundle.spares.contains(scope) {
             self.bundle.spares.push(scope.clone());
         }
         self.identities.insert((scope.clone(), epoch), identity);
@@ -107,21 +122,30 @@ impl Ceremony {
             }
         }
         for (path, scope, epoch, identity) in files {
-            let secret = identity.to_string();
-            let public = identity.to_public();
-            let text = format!(
-                "# lifeboat: opens {scope}, epoch {epoch}. Whoever has this file reads that scope's backups.\n\
-                 # public key: {public}\n{}\n",
-                secret.expose_secret()
-            );
-            write_new(&path, Zeroizing::new(text).as_bytes(), 0o600)?;
+            write_identity(&path, &scope_identity_text(scope, epoch, identity))?;
         }
+        self.write_bundle(bundle, signers)
+    }
+
+    /// Writes down what a writer and its readers need, durably; the identities are somebody else's matter and must be safe by now.
+    ///
+    /// # Errors
+    /// `Exists` when a new file is there already; `Io`.
+    pub fn write_bundle(&self, bundle: &Path, signers: &Path) -> Result<(), KeyError> {
         if self.grown {
             return replace(bundle, self.bundle.to_text()?.as_bytes());
         }
         write_new(signers, format!("{}\n", self.signers_line).as_bytes(), 0o644)?;
         write_new(bundle, self.bundle.to_text()?.as_bytes(), 0o600)
     }
+}
+
+/// Writes an identity file, 0600, which must not be there.
+///
+/// # Errors
+/// `Exists`, `Io`.
+pub fn write_identity(path: &Path, text: &str) -> Result<(), KeyError> {
+    write_new(path, text.as_bytes(), 0o600)
 }
 
 impl fmt::Debug for Ceremony {
@@ -156,6 +180,7 @@ mod tests {
     use super::super::sign::Signers;
     use super::*;
     use crate::failure::{Failure, Kind};
+    use age::secrecy::ExposeSecret as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn acme() -> Scope {

@@ -73,6 +73,8 @@ pub enum RepoError {
     TooLong { path: String, bytes: u64, limit: u64 },
     #[error("{name}: another stretch of WAL lies at this range already, and it is not the same")]
     Fork { name: String },
+    #[error("{name}: was to be kept until {until}, which came before it was whole")]
+    Overdue { name: String, until: jiff::Timestamp },
     /// A caller's mistake: the verbs of a writer come in an order.
     #[error("{what}")]
     OutOfOrder { what: &'static str },
@@ -129,6 +131,9 @@ impl From<RepoError> for Failure {
             RepoError::Fork { name } => {
                 let next = "two writers stream one history: stop one, and choose which of the two to believe";
                 (Kind::Integrity, name, next.to_owned())
+            }
+            RepoError::Overdue { name, .. } => {
+                (Kind::Failed, name, "keep this class for longer than a backup takes, then run it again".to_owned())
             }
             RepoError::ReadBack => (Kind::Failed, "memory".to_owned(), "test this machine's memory".to_owned()),
             RepoError::OutOfOrder { .. } | RepoError::Compress(_) | RepoError::Stopped | RepoError::Random(_) => {

@@ -6,7 +6,8 @@
 //!   "signing_key": "-----BEGIN OPENSSH PRIVATE KEY-----...",     signs envelopes
 //!   "chunk_map_identity": "AGE-SECRET-KEY-1...",                 opens this writer's chunk maps, nothing else
 //!   "scopes": { "tenant/acme": { "epoch": 1, "recipient": "age1...", "chunk_key": "<64 hex>" } },
-//!   "spares": ["spare/1"] }
+//!   "spares": ["spare/1"],
+//!   "erased": { "tenant/gone": 2 } }                             nothing is sealed to this epoch or an earlier one again
 //! ```
 //! It can seal, sign and recognise content it has already stored; it can read nothing. The keys that read are
 //! [`super::identities`]; both are born in [`super::ceremony`].
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use age::secrecy::ExposeSecret as _;
 use age::x25519::{Identity, Recipient};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use ssh_key::{LineEnding, PrivateKey};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
@@ -32,6 +34,9 @@ pub enum KeyError {
     /// The identity that opens a scope is not among those given.
     #[error("the key of {scope} (epoch {epoch}) is not here: looked in {looked}")]
     Absent { scope: Scope, epoch: u32, looked: String },
+    /// The erasure ledger says that this key was destroyed on purpose.
+    #[error("epoch {epoch} of {scope} was erased: its destruction was asked for at {since}")]
+    Erased { scope: Scope, epoch: u32, since: Timestamp },
     #[error("{path}: not a key file of this format: {what}", path = path.display())]
     Malformed { path: PathBuf, what: String },
     #[error("{path}: everybody on this machine may read it", path = path.display())]
@@ -46,6 +51,8 @@ pub enum KeyError {
     },
     #[error("the writer bundle has no key for {scope}")]
     Unknown { scope: Scope },
+    #[error("{scope} was erased (epoch {epoch} was its last): nothing is sealed to it any more")]
+    Gone { scope: Scope, epoch: u32 },
     #[error("the writer bundle has a key for {scope} already")]
     Twice { scope: Scope },
     #[error("the system gives no random bytes: {0}")]
@@ -69,6 +76,10 @@ impl From<KeyError> for Failure {
                 let next = "have its custodians release it, and put it into the folder that keys.identities names";
                 return Self::new(Kind::Integrity, scope.to_string(), cause, next);
             }
+            KeyError::Erased { scope, .. } => {
+                let next = "nothing of it may be opened again; if a copy of its key is here, destroy that too";
+                return Self::new(Kind::Refused, scope.to_string(), cause, next);
+            }
             KeyError::Malformed { path: file, .. } => {
                 (Kind::Integrity, path(file), "bring the file back from where keys are kept")
             }
@@ -80,6 +91,10 @@ impl From<KeyError> for Failure {
             }
             KeyError::Io { path: file, .. } => (Kind::Usage, path(file), "check the path and who may read it"),
             KeyError::Unknown { scope } => (Kind::Usage, scope.to_string(), "make one with 'lifeboat key new'"),
+            KeyError::Gone { scope, .. } => {
+                let next = "take it out of the configuration, or begin it anew with 'lifeboat key new'";
+                (Kind::Usage, scope.to_string(), next)
+            }
             KeyError::Twice { scope } => (Kind::Usage, scope.to_string(), "it needs no second one"),
             KeyError::Random(_) | KeyError::Ssh(_) => (Kind::Failed, "keys".to_owned(), "run the command again"),
         };
@@ -105,6 +120,8 @@ pub struct WriterBundle {
     pub scopes: BTreeMap<Scope, ScopeKeys>,
     /// Scopes made beforehand, for databases that nobody mapped; each is in `scopes` too.
     pub spares: Vec<Scope>,
+    /// Scopes that were erased, with their last epoch: nothing is sealed to it again.
+    pub erased: BTreeMap<Scope, u32>,
 }
 
 /// The file, as it is written.
@@ -117,6 +134,8 @@ struct BundleFile {
     chunk_map_identity: SecretText,
     scopes: BTreeMap<Scope, ScopeFile>,
     spares: Vec<Scope>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    erased: BTreeMap<Scope, u32>,
 }
 
 /// A key as text, wiped when it is dropped.
@@ -168,6 +187,7 @@ impl WriterBundle {
             chunk_map: file.chunk_map_identity.0.parse().map_err(|what| bad(format!("chunk map identity: {what}")))?,
             scopes,
             spares: file.spares,
+            erased: file.erased,
         })
     }
 
@@ -187,18 +207,41 @@ impl WriterBundle {
             chunk_map_identity: SecretText(self.chunk_map.to_string().expose_secret().to_owned()),
             scopes: scopes.collect(),
             spares: self.spares.clone(),
+            erased: self.erased.clone(),
         };
         serde_json::to_string_pretty(&file)
             .map(Zeroizing::new)
             .map_err(|_| KeyError::Malformed { path: PathBuf::from("writer bundle"), what: "not JSON".into() })
     }
 
+    /// Forgets the keys of a scope up to `epoch`: nothing is sealed to them again. True when there was something to forget.
+    pub fn erase(&mut self, scope: &Scope, epoch: u32) -> bool {
+        let last = self.erased.entry(scope.clone()).or_insert(0);
+        let newly = *last < epoch;
+        *last = epoch.max(*last);
+        let had = self.scopes.get(scope).is_some_and(|keys| keys.epoch <= epoch);
+        if had {
+            self.scopes.remove(scope);
+            self.spares.retain(|spare| spare != scope);
+        }
+        had || newly
+    }
+
+    /// Whether the scope was erased and has no new key.
+    #[must_use]
+    pub fn is_erased(&self, scope: &Scope) -> bool {
+        self.erased.contains_key(scope) && !self.scopes.contains_key(scope)
+    }
+
     /// What is needed to seal for `scope`.
     ///
     /// # Errors
-    /// `Unknown`.
+    /// `Unknown`, `Gone` when it was erased.
     pub fn keys(&self, scope: &Scope) -> Result<&ScopeKeys, KeyError> {
-        self.scopes.get(scope).ok_or_else(|| KeyError::Unknown { scope: scope.clone() })
+        self.scopes.get(scope).ok_or_else(|| match self.erased.get(scope) {
+            Some(epoch) => KeyError::Gone { scope: scope.clone(), epoch: *epoch },
+            None => KeyError::Unknown { scope: scope.clone() },
+        })
     }
 }
 

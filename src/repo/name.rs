@@ -1,11 +1,14 @@
 //! Every object's name, made and parsed in one place.
 //!
 //! ```text
+//! <scope>/{README.txt, lay-wal.sh, recover-set.sh}, or with -<sha8> before the dot
 //! <scope>/packs/<hh>/<sha256>.tar.zst.age
 //! <scope>/sets/<source>/<time>-<rand>.{body.jsonl.zst.age, chunks.age, envelope.json, envelope.json.sig}
 //! <scope>/points/<time>-<rand>.{body.json.zst.age, envelope.json, envelope.json.sig}
+//! <scope>/holds/<time>-<rand>.hold.json
 //! <scope>/wal/<system-id>/<history>/<from>-<to>-<sha256>.span.zst.age
 //! wal/<system-id>/<history>/[tail/]<from>-<to>[-<rand>].{bundle.tar, envelope.json, envelope.json.sig}
+//! canary/<time>-<rand>/<attack>
 //! ```
 //!
 //! `<time>` is `20261122T072400Z`, `<rand>` 8 hex digits, an LSN 16 hex digits: names sort as what they name does.
@@ -39,7 +42,17 @@ impl Stamp {
         Ok(Self(format!("{}-{}", now.strftime("%Y%m%dT%H%M%SZ"), random_hex()?)))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// The time in it; `None` where the digits are none.
+    #[must_use]
+    pub fn time(&self) -> Option<Timestamp> {
+        let (time, _) = self.0.split_once('-')?;
+        let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time).ok()?;
+        Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+    }
+
+    /// Reads what [`Stamp`] prints.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let (time, rand) = text.split_once('-')?;
         let digits = |part: &str, n| part.len() == n && part.bytes().all(|b| b.is_ascii_digit());
         let (day, clock) = time.strip_suffix('Z')?.split_once('T')?;
@@ -168,6 +181,27 @@ impl PointPart {
     }
 }
 
+/// The marker of a hold on a scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldName {
+    pub scope: Scope,
+    pub stamp: Stamp,
+}
+
+impl HoldName {
+    /// The prefix that all markers of a scope share.
+    #[must_use]
+    pub fn prefix(scope: &Scope) -> String {
+        format!("{scope}/holds/")
+    }
+}
+
+impl fmt::Display for HoldName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}.hold.json", Self::prefix(&self.scope), self.stamp)
+    }
+}
+
 /// A stretch of WAL `[from, to)` of one history, or a tail of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StretchName {
@@ -227,28 +261,97 @@ impl StretchPart {
     }
 }
 
+/// What lies in a scope's prefix for whoever has no lifeboat ([`super::readme`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadmeFile {
+    Readme,
+    LayWal,
+    RecoverSet,
+}
+
+impl ReadmeFile {
+    pub const ALL: [Self; 3] = [Self::Readme, Self::LayWal, Self::RecoverSet];
+
+    fn stem_and_ending(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Readme => ("README", "txt"),
+            Self::LayWal => ("lay-wal", "sh"),
+            Self::RecoverSet => ("recover-set", "sh"),
+        }
+    }
+
+    /// Its name in `scope`. A later edition carries the first 8 digits of its SHA-256, because the plain name is taken for ever.
+    #[must_use]
+    pub fn name(self, scope: &Scope, edition: Option<&str>) -> String {
+        let (stem, ending) = self.stem_and_ending();
+        let edition = edition.map(|edition| format!("-{edition}")).unwrap_or_default();
+        format!("{scope}/{stem}{edition}.{ending}")
+    }
+
+    /// What the names of all its editions in `scope` begin with.
+    #[must_use]
+    pub fn prefix(self, scope: &Scope) -> String {
+        format!("{scope}/{}", self.stem_and_ending().0)
+    }
+
+    fn parse(file: &str) -> Option<(Self, Option<String>)> {
+        Self::ALL.into_iter().find_map(|known| {
+            let (stem, ending) = known.stem_and_ending();
+            let rest = file.strip_prefix(stem)?.strip_suffix(ending)?.strip_suffix('.')?;
+            match rest.strip_prefix('-') {
+                None => rest.is_empty().then_some((known, None)),
+                Some(edition) => is_rand(edition).then(|| (known, Some(edition.to_owned()))),
+            }
+        })
+    }
+}
+
 /// Any object's name, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Name {
-    Pack { scope: Scope, digest: Digest },
+    Readme {
+        scope: Scope,
+        file: ReadmeFile,
+        edition: Option<String>,
+    },
+    Pack {
+        scope: Scope,
+        digest: Digest,
+    },
     Set(SetName, SetPart),
     Point(PointName, PointPart),
+    Hold(HoldName),
     Stretch(StretchName, StretchPart),
-    Span { scope: Scope, system_id: SystemId, history: String, from: Lsn, to: Lsn, digest: Digest },
+    Span {
+        scope: Scope,
+        system_id: SystemId,
+        history: String,
+        from: Lsn,
+        to: Lsn,
+        digest: Digest,
+    },
+    /// Of an honesty drill: nobody names it, and it goes when its lock has lapsed.
+    Canary {
+        stamp: Stamp,
+        attack: String,
+    },
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&match self {
+            Self::Readme { scope, file, edition } => file.name(scope, edition.as_deref()),
             Self::Pack { scope, digest } => pack(scope, *digest),
             Self::Set(name, part) => name.part(*part),
             Self::Point(name, part) => name.part(*part),
+            Self::Hold(name) => name.to_string(),
             Self::Stretch(name, part) => name.part(*part),
             Self::Span { scope, system_id, history, from, to, digest } => {
                 let (history, retry) = (history.clone(), None);
                 StretchName { system_id: *system_id, history, tail: false, from: *from, to: *to, retry }
                     .span(scope, *digest)
             }
+            Self::Canary { stamp, attack } => format!("canary/{stamp}/{attack}"),
         })
     }
 }
@@ -257,9 +360,10 @@ impl FromStr for Name {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
         let wrong = || NameError { text: text.to_owned() };
-        let name = match text.strip_prefix("wal/") {
-            Some(rest) => stretch(rest),
-            None => scoped(text),
+        let name = match (text.strip_prefix("wal/"), text.strip_prefix("canary/")) {
+            (Some(rest), _) => stretch(rest),
+            (None, Some(rest)) => canary(rest),
+            (None, None) => scoped(text),
         };
         // What parses but prints otherwise (lower-case LSNs, a leading zero) would be a second name for one thing.
         name.filter(|name| name.to_string() == text).ok_or_else(wrong)
@@ -271,6 +375,7 @@ fn scoped(text: &str) -> Option<Name> {
     let split = if parts.first() == Some(&"estate") { 1 } else { 2 };
     let scope: Scope = parts.get(..split)?.join("/").parse().ok()?;
     match parts.get(split..)? {
+        [file] => ReadmeFile::parse(file).map(|(file, edition)| Name::Readme { scope, file, edition }),
         ["packs", _, file] => Some(Name::Pack { scope, digest: file.strip_suffix(".tar.zst.age")?.parse().ok()? }),
         ["sets", source, file] if is_plain_name(source) => {
             let (stamp, rest) = file.split_at_checked(file.find('.')?)?;
@@ -284,6 +389,10 @@ fn scoped(text: &str) -> Option<Name> {
             let parts = [PointPart::Body, PointPart::Envelope, PointPart::Signature];
             let part = parts.into_iter().find(|part| part.suffix() == rest)?;
             Some(Name::Point(PointName { scope, stamp: Stamp::parse(stamp)? }, part))
+        }
+        ["holds", file] => {
+            let stamp = Stamp::parse(file.strip_suffix(".hold.json")?)?;
+            Some(Name::Hold(HoldName { scope, stamp }))
         }
         ["wal", system_id, history, file] if is_history(history) => {
             let mut range = file.strip_suffix(".span.zst.age")?.split('-');
@@ -299,6 +408,12 @@ fn scoped(text: &str) -> Option<Name> {
         }
         _ => None,
     }
+}
+
+fn canary(rest: &str) -> Option<Name> {
+    let (stamp, attack) = rest.split_once('/')?;
+    is_plain_name(attack).then_some(())?;
+    Some(Name::Canary { stamp: Stamp::parse(stamp)?, attack: attack.to_owned() })
 }
 
 fn stretch(rest: &str) -> Option<Name> {
@@ -346,11 +461,19 @@ mod tests {
     fn every_name_parses_back_to_itself() {
         let stamp = Stamp::new("2026-11-22T07:24:00Z".parse().unwrap()).unwrap();
         assert!(stamp.to_string().starts_with("20261122T072400Z-"));
+        assert_eq!(stamp.time(), Some("2026-11-22T07:24:00Z".parse().unwrap()));
         let digest = Digest::of(b"pack");
         for scope in [Scope::Tenant("acme".into()), Scope::Estate, Scope::Spare(3)] {
             let set = SetName { scope: scope.clone(), source: "main".into(), stamp: stamp.clone() };
             let point = PointName { scope: scope.clone(), stamp: stamp.clone() };
+            let hold = HoldName { scope: scope.clone(), stamp: stamp.clone() };
+            let mut names =
+                vec![pack(&scope, digest), stretch_name(false, None).span(&scope, digest), hold.to_string()];
+            for file in ReadmeFile::ALL {
+                names.extend([file.name(&scope, None), file.name(&scope, Some("0badcafe"))]);
+            }
             let mut names = vec![pack(&scope, digest), stretch_name(false, None).span(&scope, digest)];
+            names.push(format!("canary/{stamp}/delete-version"));
             for part in [SetPart::Body, SetPart::Chunks, SetPart::Envelope, SetPart::Signature] {
                 names.push(set.part(part));
             }
@@ -381,9 +504,15 @@ mod tests {
             format!("tenant/../{pack_name}"),
             stretch.to_lowercase(),
             stretch.replace("wal/7", "wal/07"),
+            "README.txt".into(),
+            "tenant/acme/README-1.txt".into(),
+            "tenant/acme/README.md".into(),
             stretch.replace(".envelope", "-xxxxxxxx.envelope"),
             "estate/sets/main/20261122T072400Z-1a2b3c4d.other".into(),
             "estate/sets/Main/20261122T072400Z-1a2b3c4d.envelope.json".into(),
+            "canary/20261122T072400Z-1a2b3c4d".into(),
+            "canary/20261122T072400Z-1a2b3c4d/a/b".into(),
+            "canary/x/shorten".into(),
         ] {
             assert!(text.parse::<Name>().is_err(), "{text}");
         }

@@ -13,6 +13,7 @@ use super::extract::{self, Extracted, Plan};
 use super::fetch::{self, REQUESTS};
 use super::identities::Identities;
 use super::name::{Name, PointName, SetName, StretchName};
+use super::recall::{Memory, Recall};
 use super::seal;
 use super::set::{FileEntry, SetBody};
 use super::sign::Signers;
@@ -29,6 +30,8 @@ pub struct Reader {
     pub store: Arc<dyn Store>,
     pub signers: Arc<Signers>,
     pub identities: Arc<Identities>,
+    /// What was read before, so that it need not be read again.
+    pub recall: Option<Arc<dyn Recall>>,
 }
 
 /// Which envelopes of a scope.
@@ -51,7 +54,21 @@ pub struct Listing {
 impl Reader {
     #[must_use]
     pub fn open(store: Arc<dyn Store>, signers: Arc<Signers>, identities: Arc<Identities>) -> Self {
-        Self { store, signers, identities }
+        Self { store, signers, identities, recall: None }
+    }
+
+    /// The same reader, which remembers envelopes.
+    #[must_use]
+    pub fn with_recall(self, recall: Arc<dyn Recall>) -> Self {
+        Self { recall: Some(recall), ..self }
+    }
+
+    /// Every envelope in the store, in name order.
+    ///
+    /// # Errors
+    /// The store's; a bad envelope is in the listing.
+    pub async fn everything(&self) -> Result<Listing, RepoError> {
+        self.list("").await
     }
 
     /// The set or point envelopes of a scope.
@@ -101,11 +118,21 @@ impl Reader {
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, RepoError> {
+        // Before the listing: what is remembered and not listed is gone, not new.
+        let mut memory = Memory::of(self.recall.as_deref(), prefix).await;
         let named = fetch::signed_names(&*self.store, prefix).await?;
         let (there, lost): (Vec<_>, Vec<_>) = named.into_iter().partition(|(_, found)| !found.envelopes.is_empty());
-        let read = there.into_iter().map(|(name, candidates)| async move {
-            let read = fetch::envelope(&*self.store, &self.signers, &name, &candidates).await;
-            (name, read)
+        let read = there.into_iter().map(|(name, candidates)| {
+            let remembered = memory.believed(&self.signers, &name, &candidates);
+            async move {
+                let read = match remembered {
+                    Some(read) => Ok((read, true)),
+                    None => fetch::read_envelope(&*self.store, &self.signers, &name, &candidates)
+                        .await
+                        .map(|read| (read, false)),
+                };
+                (name, read)
+            }
         });
         let read: Vec<_> = read.collect();
         let mut reads = futures::stream::iter(read).buffered(REQUESTS);
@@ -113,11 +140,16 @@ impl Reader {
         let mut listing = Listing { lost, ..Listing::default() };
         while let Some((name, read)) = reads.next().await {
             match read {
-                Ok(envelope) => listing.good.push(envelope),
+                Ok((read, remembered)) => {
+                    listing.good.push(read.verified.clone());
+                    memory.keep(read, remembered);
+                }
                 Err(RepoError::Store(error)) => return Err(error.into()),
                 Err(error) => listing.bad.push((name, error)),
             }
         }
+        drop(reads);
+        memory.settle().await;
         Ok(listing)
     }
 

@@ -81,6 +81,21 @@ impl Signers {
     /// # Errors
     /// `BadLine`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, SignError> {
+        Self::parse_lines(text, path, NAMESPACE, false)
+    }
+
+    /// The signers of another namespace. A line without namespaces, which OpenSSH takes for all, is not enough here: what such a signature
+    /// does must be granted expressly.
+    ///
+    /// # Errors
+    /// `Unreadable`, `BadLine`.
+    pub fn read_for(path: &Path, namespace: &str) -> Result<Self, SignError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| SignError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse_lines(&text, path, namespace, true)
+    }
+
+    fn parse_lines(text: &str, path: &Path, namespace: &str, expressly: bool) -> Result<Self, SignError> {
         let mut signers = Vec::new();
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -88,7 +103,7 @@ impl Signers {
                 continue;
             }
             let bad = |what| SignError::BadLine { path: path.to_owned(), line: number + 1, what };
-            signers.extend(signers_of_line(line).map_err(bad)?);
+            signers.extend(signers_of_line(line, namespace, expressly).map_err(bad)?);
         }
         Ok(Self(signers))
     }
@@ -105,6 +120,20 @@ impl Signers {
     /// # Errors
     /// `NotASignature`, `Unknown` or `Wrong`.
     pub fn verify(&self, message: &[u8], armored: &[u8], time: Timestamp) -> Result<&str, SignError> {
+        self.verify_for(NAMESPACE, message, armored, time)
+    }
+
+    /// [`Signers::verify`] for a signature of another namespace.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify_for(
+        &self,
+        namespace: &str,
+        message: &[u8],
+        armored: &[u8],
+        time: Timestamp,
+    ) -> Result<&str, SignError> {
         let signature = SshSig::from_pem(armored).map_err(SignError::NotASignature)?;
         let signer = self
             .0
@@ -115,24 +144,29 @@ impl Signers {
             fingerprint: signature.public_key().fingerprint(HashAlg::Sha256).to_string(),
             time,
         })?;
-        signer.key.verify(NAMESPACE, message, &signature).map_err(SignError::Wrong)?;
+        signer.key.verify(namespace, message, &signature).map_err(SignError::Wrong)?;
         Ok(&signer.name)
     }
 }
 
 /// The signer of one line; none when the line is for other namespaces only.
-fn signers_of_line(line: &str) -> Result<Option<Signer>, String> {
+fn signers_of_line(line: &str, namespace: &str, expressly: bool) -> Result<Option<Signer>, String> {
     let words = split_quoted(line);
     let (name, mut rest) = words.split_first().ok_or("the line is empty")?;
     let mut signer_times = (None, None);
-    let mut believed = true;
+    let mut believed = !expressly;
     if let Some((options, after)) = rest.split_first()
         && !is_key_type(options)
     {
         for option in split_options(options) {
             match option.split_once('=') {
                 Some(("namespaces", list)) => {
-                    believed = list.trim_matches('"').split(',').any(matches_namespace);
+                    let patterns = list.trim_matches('"').split(',');
+                    believed = if expressly {
+                        patterns.into_iter().any(|p| p == namespace)
+                    } else {
+                        patterns.into_iter().any(|pattern| matches_namespace(pattern, namespace))
+                    };
                 }
                 Some(("valid-after", time)) => signer_times.0 = Some(openssh_time(time)?),
                 Some(("valid-before", time)) => signer_times.1 = Some(openssh_time(time)?),
@@ -153,10 +187,10 @@ fn is_key_type(word: &str) -> bool {
     ["ssh-", "sk-", "ecdsa-", "rsa-"].iter().any(|start| word.starts_with(start))
 }
 
-fn matches_namespace(pattern: &str) -> bool {
-    pattern == NAMESPACE
+fn matches_namespace(pattern: &str, namespace: &str) -> bool {
+    pattern == namespace
         || pattern == "*"
-        || pattern.strip_suffix('*').is_some_and(|start| NAMESPACE.starts_with(start))
+        || pattern.strip_suffix('*').is_some_and(|start| namespace.starts_with(start))
 }
 
 /// Splits at blanks outside double quotes.

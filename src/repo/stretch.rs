@@ -75,7 +75,7 @@ impl Writer {
     /// Seals the shares of a stretch; stores nothing.
     ///
     /// # Errors
-    /// `Key` when the bundle lacks a scope.
+    /// `Key` when the bundle lacks a scope that was not erased.
     pub async fn seal_stretch(&self, mut new: NewStretch) -> Result<SealedStretch, RepoError> {
         let members = self.0.seal_members(std::mem::take(&mut new.members)).await?;
         Ok(SealedStretch { new, members })
@@ -141,6 +141,10 @@ impl Writer {
                 }
                 Err(RepoError::Store(StoreError::Exists { .. })) if attempt < ATTEMPTS => {
                     if let Some(envelope) = shared.committed(&name, &wal).await? {
+                        // It may be from long ago, and must last as long as what was asked for now.
+                        if envelope.locked_until < locked_until {
+                            self.extend_envelope(&envelope, locked_until).await?;
+                        }
                         return Ok(StoredStretch { envelope, stored_bytes: 0, was_there: true });
                     }
                     name.retry = Some(random_hex()?);
@@ -155,7 +159,8 @@ impl Writer {
 impl Shared {
     async fn seal_members(&self, members: Vec<(Scope, Vec<u8>)>) -> Result<Vec<Sealed>, RepoError> {
         let mut pending = Vec::with_capacity(members.len());
-        for (scope, plain) in members {
+        // What was erased is kept no more, by anybody's key; the others' stretch must not wait for it.
+        for (scope, plain) in members.into_iter().filter(|(scope, _)| !self.bundle.is_erased(scope)) {
             let keys = self.bundle.keys(&scope)?;
             let (recipient, epoch, level) = (keys.recipient.clone(), keys.epoch, self.options.level);
             pending.push(self.pool.run(move |_| {

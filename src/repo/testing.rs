@@ -12,14 +12,16 @@ use futures::stream::BoxStream;
 use jiff::{SignedDuration, Timestamp};
 
 use super::ceremony::Ceremony;
+use super::envelope::Wal;
 use super::identities::Identities;
 use super::reader::Reader;
 use super::set::SetKind;
 use super::set_writer::{FileMeta, SetWriter, StoredSet};
 use super::sign::Signers;
+use super::stretch::NewStretch;
 use super::writer::{NewSet, Writer, WriterOptions};
 use crate::clock::Clock;
-use crate::ids::Scope;
+use crate::ids::{Lsn, Scope, SystemId, Timeline};
 use crate::store::{Listed, LockState, Promises, Store, StoreError, Version};
 use crate::watch::Quiet;
 
@@ -205,6 +207,28 @@ pub async fn fill(mut set: SetWriter, files: &[(&str, Vec<u8>)]) -> SetWriter {
         set
     };
     tokio::task::spawn_blocking(filling).await.unwrap()
+}
+
+/// A tail of the cluster's WAL, locked for `days`.
+pub fn new_tail(estate: &Estate, from: u64, to: u64, days: i64) -> NewStretch {
+    let wal = Wal {
+        system_id: SystemId(7_300_000_000_000_000_001),
+        timeline: Timeline(1),
+        history: super::name::history(Timeline(1), b""),
+        from: Lsn(from),
+        to: Lsn(to),
+        last_record: None,
+        first_commit_time: None,
+        last_commit_time: None,
+        commits: 0,
+        server_clock: Some(estate.clock.now()),
+        bindings: Vec::new(),
+        quarantined: false,
+        spans: Vec::new(),
+    };
+    let members = vec![(cluster(), vec![7; 100]), (acme(), vec![8; 100])];
+    let (source, locked_until) = ("main".to_owned(), estate.until(days));
+    NewStretch { cluster: cluster(), source, tail: true, wal, members, locked_until }
 }
 
 /// Bytes that do not compress, the same for the same seed.

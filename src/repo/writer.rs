@@ -73,6 +73,8 @@ pub(super) struct Shared {
     pub own: Signers,
     /// The head of each chain, by the folder it lies in.
     pub heads: Mutex<HashMap<String, Arc<Head>>>,
+    /// What this writer has seen lie in a scope's prefix for recovery by hand ([`super::readme`]).
+    pub readmes: tokio::sync::Mutex<HashMap<Scope, Vec<ObjectRef>>>,
 }
 
 /// The newest envelope of a chain, once it was looked up. Held while one is committed: a chain has no branches.
@@ -92,7 +94,7 @@ pub struct NewSet {
 #[derive(Debug, Clone)]
 pub struct NewPoint {
     pub scope: Scope,
-    /// [`Verified::reference`] of each set's envelope.
+    /// [`Verified::reference`] of each set's envelope; and what else is to be kept as long ([`Writer::leave_readme`]).
     pub sets: Vec<ObjectRef>,
     /// The same of each stretch that the point needs.
     pub stretches: Vec<ObjectRef>,
@@ -117,7 +119,8 @@ impl Writer {
         let pool = Pool::new(options.threads, options.level)?;
         let own = Signers::only(&bundle.writer, bundle.signing.public_key());
         let (packs_under_way, heads) = (Gate::new(options.packs_under_way.max(1)), Mutex::default());
-        Ok(Self(Arc::new(Shared { store, bundle, clock, options, pool, packs_under_way, own, heads })))
+        let readmes = tokio::sync::Mutex::default();
+        Ok(Self(Arc::new(Shared { store, bundle, clock, options, pool, packs_under_way, own, heads, readmes })))
     }
 
     /// Begins a set, with the newest set of the same scope and source as its base.
@@ -140,6 +143,12 @@ impl Writer {
     #[must_use]
     pub fn spares(&self) -> Vec<Scope> {
         self.0.bundle.spares.clone()
+    }
+
+    /// Whether the scope was erased and not begun anew: nothing of it is stored, and everybody else goes on.
+    #[must_use]
+    pub fn erased(&self, scope: &Scope) -> bool {
+        self.0.bundle.is_erased(scope)
     }
 
     /// A key for `purpose` that whoever opens the scope's sets can derive too, and nobody else.
@@ -219,7 +228,12 @@ impl Shared {
     }
 
     /// Links an envelope into its chain, signs it, and writes signature and envelope, in this order. This is the commit.
+    ///
+    /// What took longer than it was to be kept is not committed: the janitor may have what it names already.
     pub async fn commit(&self, mut envelope: Envelope) -> Result<Verified, RepoError> {
+        if envelope.locked_until <= self.clock.now() {
+            return Err(RepoError::Overdue { name: envelope.name, until: envelope.locked_until });
+        }
         let folder = envelope.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned() + "/";
         let known =
             Arc::clone(self.heads.lock().unwrap_or_else(PoisonError::into_inner).entry(folder.clone()).or_default());
@@ -233,6 +247,8 @@ impl Shared {
         let signature =
             sign(&self.bundle.signing, &bytes).map_err(|source| RepoError::Signature { name: name.clone(), source })?;
         let until = envelope.locked_until;
+        // Until the store has answered nobody knows what the head is: who comes after an error looks it up again.
+        *head = None;
         self.put(name::signature(&name), signature.into(), self.with_slack(until)).await?;
         let written = self.put(name, bytes.into(), until).await?;
         let (digest, bytes, signer) = (written.sha256, written.bytes, self.bundle.writer.clone());

@@ -1,6 +1,6 @@
 //! What a restore would take: scopes and keys, bytes, disk; and whether there is room. Nothing is run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Serialize;
@@ -13,6 +13,8 @@ use crate::failure::{Failure, Kind};
 use crate::ids::{Lsn, Scope};
 use crate::point::stored::is_heartbeat;
 use crate::repo::envelope::Verified;
+use crate::repo::name::{Name, SetPart};
+use crate::repo::reader::Reader;
 
 /// The plan, for people and `--json`.
 #[derive(Debug, Clone, Serialize)]
@@ -24,7 +26,9 @@ pub struct Plan {
     pub base: String,
     pub replay_bytes: u64,
     pub scopes: BTreeSet<Scope>,
-    /// Scopes whose keys are not on this machine.
+    /// Which of each scope's keys: several where it was rotated between the base backup and the target.
+    pub epochs: BTreeMap<Scope, BTreeSet<u32>>,
+    /// Scopes of which a key is not on this machine.
     pub keys_missing: BTreeSet<Scope>,
     pub fetch_bytes: u64,
     /// Disk for the data directory and its WAL; the filestore comes on top.
@@ -51,12 +55,11 @@ impl Restore<'_> {
             Subject::Cluster(name) => format!("cluster {name}"),
         };
         let chosen = choose(self.config, &self.reader, subject, asked).await?;
-        let keys_missing: BTreeSet<Scope> = chosen
-            .scopes
-            .iter()
-            .filter(|scope| !self.reader.identities.has(scope, epoch_of(&chosen, scope)))
-            .cloned()
-            .collect();
+        let epochs = epochs_of(&self.reader, &chosen).await?;
+        let missing = |(scope, epochs): &(&Scope, &BTreeSet<u32>)| {
+            epochs.iter().any(|epoch| !self.reader.identities.has(scope, *epoch))
+        };
+        let keys_missing: BTreeSet<Scope> = epochs.iter().filter(missing).map(|(scope, _)| scope.clone()).collect();
         let wal_fetch = wal_bytes(&chosen);
         let (files_fetch, disk) = if keys_missing.is_empty() {
             let opened = assemble::open(&self.reader, &chosen).await?;
@@ -73,6 +76,7 @@ impl Restore<'_> {
             base: chosen.facts.label.clone(),
             replay_bytes,
             scopes: chosen.scopes.clone(),
+            epochs,
             keys_missing,
             fetch_bytes,
             disk_bytes: disk,
@@ -81,12 +85,33 @@ impl Restore<'_> {
     }
 }
 
-/// The newest epoch that any of the restore's objects of this scope has.
-fn epoch_of(chosen: &Chosen, scope: &Scope) -> u32 {
-    let spans = chosen.wal.iter().filter_map(|envelope| envelope.wal.as_ref()).flat_map(|wal| &wal.spans);
-    let of_spans = spans.filter(|span| span.scope == *scope).map(|span| span.epoch);
-    let of_points = chosen.points.iter().filter(|point| point.scope == *scope).map(|point| point.envelope.epoch);
-    of_spans.chain(of_points).max().unwrap_or(1)
+/// The epochs that the restore's objects of each scope are sealed to: of the points, the sets that they name, and the WAL.
+async fn epochs_of(reader: &Reader, chosen: &Chosen) -> Result<BTreeMap<Scope, BTreeSet<u32>>, Failure> {
+    let mut epochs: BTreeMap<Scope, BTreeSet<u32>> = BTreeMap::new();
+    let mut add = |scope: &Scope, epoch: u32| {
+        if chosen.scopes.contains(scope) {
+            epochs.entry(scope.clone()).or_default().insert(epoch);
+        }
+    };
+    for span in chosen.wal.iter().filter_map(|envelope| envelope.wal.as_ref()).flat_map(|wal| &wal.spans) {
+        add(&span.scope, span.epoch);
+    }
+    for point in &chosen.points {
+        add(&point.scope, point.envelope.epoch);
+        for named in &point.envelope.objects {
+            if let Ok(Name::Set(set, SetPart::Envelope)) = named.name.parse()
+                && chosen.scopes.contains(&set.scope)
+            {
+                let envelope = reader.envelope(named).await?;
+                add(&envelope.scope, envelope.epoch);
+            }
+        }
+    }
+    // Of which nothing has been stored yet.
+    for scope in &chosen.scopes {
+        epochs.entry(scope.clone()).or_insert_with(|| BTreeSet::from([1]));
+    }
+    Ok(epochs)
 }
 
 fn wal_bytes(chosen: &Chosen) -> u64 {

@@ -338,22 +338,31 @@ impl Bench {
         }
         self.pass(until).await?;
         let longer = self.in_future(HOUR).await?;
-        for (round, (name, version)) in raced.iter().enumerate() {
-            let (extend, remove) = (self.store.extend(name, version, longer), self.store.remove(name, version));
-            // Which future is polled first decides little, but must not decide everything.
-            let (extended, removed) = if round % 2 == 0 {
-                futures::join!(extend, remove)
-            } else {
-                let (removed, extended) = futures::join!(remove, extend);
-                (extended, removed)
-            };
-            match (&extended, &removed) {
-                (Ok(()), Err(StoreError::Locked { .. })) => self.locked(rule, name, version, longer).await?,
-                (Err(StoreError::NotFound { .. }), Ok(())) => self.gone(rule, name, version).await?,
-                _ => return broken(rule, format!("{name}: extend gave {extended:?}, remove gave {removed:?}")),
-            }
+        // All races at once: a store may take a while to be sure of one.
+        let races = raced.iter().enumerate().map(|(round, raced)| self.race(rule, round, raced, longer));
+        join_all(races).await.into_iter().collect()
+    }
+
+    async fn race(
+        &self,
+        rule: &'static str,
+        round: usize,
+        (name, version): &(String, Version),
+        longer: Timestamp,
+    ) -> Kept {
+        let (extend, remove) = (self.store.extend(name, version, longer), self.store.remove(name, version));
+        // Which future is polled first decides little, but must not decide everything.
+        let (extended, removed) = if round.is_multiple_of(2) {
+            futures::join!(extend, remove)
+        } else {
+            let (removed, extended) = futures::join!(remove, extend);
+            (extended, removed)
+        };
+        match (&extended, &removed) {
+            (Ok(()), Err(StoreError::Locked { .. })) => self.locked(rule, name, version, longer).await,
+            (Err(StoreError::NotFound { .. }), Ok(())) => self.gone(rule, name, version).await,
+            _ => broken(rule, format!("{name}: extend gave {extended:?}, remove gave {removed:?}")),
         }
-        Ok(())
     }
 
     async fn a_name_is_won_once(&self, racers: &[Arc<dyn Store>]) -> Kept {

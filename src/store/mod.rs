@@ -27,8 +27,14 @@ use crate::failure::{Failure, Kind};
 
 pub mod contract;
 pub mod counting;
+pub mod credential;
+pub mod either;
 pub mod failing;
+pub mod honesty;
 pub mod local;
+pub mod memory;
+pub mod policy;
+pub mod s3;
 
 /// Which version of an object; opaque, given by the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +100,12 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// The credential is wrong, or may not do it; no lock is in the way.
+    #[error("{name}: {what}")]
+    Denied { name: String, what: String },
+    /// The store cannot keep what is put there as it must be kept.
+    #[error("{name}: {what}")]
+    Unfit { name: String, what: String },
     #[error("{name}: the store does not answer")]
     Unreachable {
         name: String,
@@ -126,6 +138,16 @@ impl From<StoreError> for Failure {
                 (Kind::Integrity, name, "the object is shorter than its envelope says: look for it in the second copy")
             }
             StoreError::Full { name, .. } => (Kind::Failed, name, "make room in the store, then run the command again"),
+            StoreError::Denied { name, .. } => (
+                Kind::Refused,
+                name,
+                "check the credential and its rights (`lifeboat init --print-policies` writes the policies)",
+            ),
+            StoreError::Unfit { name, .. } => (
+                Kind::Refused,
+                name,
+                "use a bucket that was made with versioning and Object Lock, on a store that honours them",
+            ),
             StoreError::Unreachable { name, .. } => {
                 (Kind::Unreachable, name, "check the store's address and network, then run the command again")
             }

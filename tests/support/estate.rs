@@ -1,22 +1,34 @@
-//! An estate of its own: `lifeboat.toml`, keys, a local store; and the binary, run as an operator runs it.
+//! An estate of its own: `lifeboat.toml`, keys, a local store or a bucket; and the binary, run as an operator runs it.
 //!
 //! Everything lies in one temporary folder, or is read from the cluster under test. Each run returns the one JSON
 //! object that `--json` promises, so a test never reads a sentence made for people.
+//!
+//! `LIFEBOAT_TEST_STORE=s3` puts every store of [`Estate::new`] into a bucket of Ceph's gateway (`scripts/test.sh --s3` runs
+//! the restore set so). A test that changes objects behind lifeboat's back, counts files, takes the folder away, or asserts what
+//! only a folder does, asks for [`Estate::in_folder`]; one that only looks at objects reads [`Estate::objects`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use lifeboat::clock::Clock;
+use lifeboat::store::Store;
+use lifeboat::store::honesty::{self, Outcome as Trial};
+use lifeboat::store::local::LocalStore;
+use lifeboat::store::s3::S3Store;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::bucket::Bucket;
 use super::cluster::{BACKUP_PASSWORD, BACKUP_USER, Cluster};
 use super::process::Owned;
+use super::s3::Keys;
 use super::scratch;
 use super::tenants::Tenant;
 
@@ -28,9 +40,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Estate {
     pub config: PathBuf,
+    /// The local store's folder; for a bucket, where its objects are brought to be looked at.
     pub store: PathBuf,
     /// One folder per scope; moving it away is how a test takes keys from the machine.
     pub identities: PathBuf,
+    bucket: Option<Bucket>,
     dir: TempDir,
 }
 
@@ -64,20 +78,75 @@ impl Outcome {
 impl Estate {
     /// Protects `tenants` of `cluster`; `more` is appended to the file as it is. Makes the keys.
     pub fn new(cluster: &Cluster, tenants: &[Tenant], more: &str) -> Self {
+        match std::env::var("LIFEBOAT_TEST_STORE").as_deref() {
+            Err(_) | Ok("local") => Self::in_folder(cluster, tenants, more),
+            Ok("s3") => Self::in_bucket(cluster, tenants, more, Bucket::fresh()),
+            Ok(other) => panic!("LIFEBOAT_TEST_STORE is 'local' or 's3', not '{other}'"),
+        }
+    }
+
+    /// The same with a local store, whatever the environment says.
+    pub fn in_folder(cluster: &Cluster, tenants: &[Tenant], more: &str) -> Self {
+        Self::with_store(cluster, tenants, more, None)
+    }
+
+    /// The same in a bucket of `endpoint`, reached with `keys` as an AWS profile.
+    pub fn on_s3(cluster: &Cluster, tenants: &[Tenant], more: &str, endpoint: &str, bucket: &str, keys: &Keys) -> Self {
+        let bucket =
+            Bucket { endpoint: endpoint.to_owned(), name: bucket.to_owned(), keys: keys.clone(), server: None };
+        Self::in_bucket(cluster, tenants, more, bucket)
+    }
+
+    fn in_bucket(cluster: &Cluster, tenants: &[Tenant], more: &str, bucket: Bucket) -> Self {
+        let place = bucket.place();
+        let estate = Self::with_store(cluster, tenants, more, Some(bucket));
+        estate.drilled(&place, Trial::Refused);
+        estate
+    }
+
+    /// A folder with every object of the store, under its name. To be read only: a bucket's are copies.
+    pub fn objects(&self) -> &Path {
+        if let Some(bucket) = &self.bucket {
+            bucket.bring(&self.store);
+        }
+        &self.store
+    }
+
+    /// The store, opened by lifeboat's own code with the estate's own credential.
+    pub async fn open_store(&self) -> Arc<dyn Store> {
+        match &self.bucket {
+            None => Arc::new(LocalStore::open(&self.store, Clock::system()).expect("the store's folder")),
+            Some(bucket) => Arc::new(S3Store::open(bucket.options()).await.expect("the bucket")),
+        }
+    }
+
+    /// Remembers a drill of the store at `place` with one trial, as `lifeboat doctor --attack` would have made now.
+    pub fn drilled(&self, place: &str, outcome: Trial) {
+        let trial = honesty::Trial { attack: honesty::Attack::DeleteVersion, outcome, detail: String::new() };
+        let record = honesty::Record::new(place.to_owned(), Clock::system().now(), vec![trial]);
+        record.write(&self.dir().join("state/honesty")).expect("the record");
+    }
+
+    /// Without a bucket in a folder. The file with AWS profiles is `<dir>/aws`.
+    fn with_store(cluster: &Cluster, tenants: &[Tenant], more: &str, bucket: Option<Bucket>) -> Self {
         let dir = scratch();
         let root = dir.path();
+        if let Some(Bucket { keys, .. }) = &bucket {
+            keys.write_profile(&root.join("aws"), &keys.user);
+        }
+        let store = bucket.as_ref().map_or_else(|| "kind = \"local\"\npath = \"store\"\n".to_owned(), Bucket::table);
         let secret = root.join("password");
         std::fs::write(&secret, BACKUP_PASSWORD).expect("the password's file");
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).expect("its mode");
         let config = root.join("lifeboat.toml");
-        std::fs::write(&config, text(cluster, tenants) + more).expect("the configuration");
+        std::fs::write(&config, text(cluster, tenants, &store) + more).expect("the configuration");
         std::fs::create_dir(root.join("store")).expect("the store's folder");
         for tenant in tenants {
             // To hold Odoo's collection while files are copied, as `docs` ask for.
             let grant = format!("GRANT UPDATE ON ir_cron, ir_attachment TO {BACKUP_USER}");
             cluster.psql(tenant.name(), &grant);
         }
-        let estate = Self { config, store: root.join("store"), identities: root.join("identities"), dir };
+        let estate = Self { config, store: root.join("store"), identities: root.join("identities"), bucket, dir };
         estate.make_keys();
         estate
     }
@@ -183,11 +252,24 @@ impl Estate {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        self.prepare(&mut command, arguments);
+        command
+    }
+
+    /// Adds the arguments and the environment of a run to `command`, which starts the binary by whatever means.
+    pub fn prepare(&self, command: &mut Command, arguments: &[&str]) {
         command.arg("--config").arg(&self.config).arg("--json").args(arguments);
         for name in ["PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "LIFEBOAT_CONFIG"] {
             command.env_remove(name);
         }
+        // No AWS credentials but the estate's own, and nobody asked for any on the network.
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION"] {
+            command.env_remove(name);
+        }
         command
+            .env("AWS_SHARED_CREDENTIALS_FILE", self.dir().join("aws"))
+            .env("AWS_CONFIG_FILE", self.dir().join("aws-config"));
+        command.env("AWS_EC2_METADATA_DISABLED", "true");
     }
 
     /// Takes a scope's identities off the machine while `what` runs.
@@ -214,9 +296,9 @@ fn outcome(command: &str, stdout: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{command}: {error} in {stdout}"))
 }
 
-fn text(cluster: &Cluster, tenants: &[Tenant]) -> String {
+fn text(cluster: &Cluster, tenants: &[Tenant], store: &str) -> String {
     let mut text = format!(
-        "state_dir = \"state\"\n\n[estate]\nname = \"test\"\n\n[store]\nkind = \"local\"\npath = \"store\"\n\n\
+        "state_dir = \"state\"\n\n[estate]\nname = \"test\"\n\n[store]\n{store}\n\
          [keys]\nwriter = \"writer.json\"\nidentities = \"identities\"\nsigners = \"allowed_signers\"\n\n\
          [clusters.{CLUSTER}]\nhost = \"{}\"\nport = {}\nuser = \"{BACKUP_USER}\"\npassword = {{ file = \"password\" }}\n\
          restore_user = \"postgres\"\n",

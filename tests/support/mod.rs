@@ -11,8 +11,9 @@
 //! | `compare` | two data directories, file by file, for one database |
 //! | `folder` | a folder that a restore made, started and compared with a moment |
 //! | `opened` | what a run read of the store, opened with `age` and `zstd` |
-//! | `estate` | a `lifeboat.toml`, keys, a store; runs the binary |
+//! | `estate` | a `lifeboat.toml`, keys, a store (`bucket`: on S3); runs the binary |
 //! | `damage` | one byte flipped, one object removed or swapped |
+//! | `rgw`, `moto` | S3 servers: one that keeps its locks, one that does not; `s3` is what they share |
 //! | `process` | commands that must succeed, commands killed at a random moment |
 //! | `restored` | a restored folder, started |
 //!
@@ -22,6 +23,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+pub mod bucket;
 pub mod cluster;
 pub mod compare;
 pub mod damage;
@@ -29,10 +31,13 @@ pub mod estate;
 pub mod fingerprint;
 pub mod folder;
 pub mod markers;
+pub mod moto;
 pub mod opened;
 pub mod oracle;
 pub mod process;
 pub mod restored;
+pub mod rgw;
+pub mod s3;
 pub mod tenants;
 pub mod workload;
 

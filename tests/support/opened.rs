@@ -27,10 +27,10 @@ pub struct Opened {
 pub fn of(estate: &Estate, outcome: &Outcome, scopes: &[&str]) -> Opened {
     let keys: Vec<PathBuf> = scopes.iter().map(|scope| estate.identities.join(scope).join("1.age")).collect();
     let mut opened = Opened::default();
-    let mut seen = BTreeSet::new();
+    let (objects, mut seen) = (estate.objects(), BTreeSet::new());
     for call in outcome.store_calls.iter().filter(|call| call["op"] == "get" && call["ok"] == true) {
         let name = call["name"].as_str().expect("a name");
-        let bytes = std::fs::read(estate.store.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let bytes = std::fs::read(objects.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         let end = |which: &str| call["range"][which].as_u64().map(|at| usize::try_from(at).expect("an offset"));
         let range = end("start").unwrap_or(0)..end("end").unwrap_or(bytes.len());
         if seen.insert((name.to_owned(), range.start, range.end)) {
@@ -44,7 +44,8 @@ pub fn of(estate: &Estate, outcome: &Outcome, scopes: &[&str]) -> Opened {
 pub fn everything(estate: &Estate, scope: &str) -> Opened {
     let keys = [estate.identities.join(scope).join("1.age")];
     let mut opened = Opened::default();
-    for (name, path) in super::damage::objects(&estate.store, |name| name.contains(".age") || name.ends_with(".tar")) {
+    for (name, path) in super::damage::objects(estate.objects(), |name| name.contains(".age") || name.ends_with(".tar"))
+    {
         if name.contains('@') || !(name.starts_with(scope) || name.ends_with(".bundle.tar")) {
             continue;
         }

@@ -135,7 +135,7 @@ impl Sorter {
 
     fn sort(&mut self, member: &Member, body: &mut dyn Read) -> Result<(), Failure> {
         let Some(scope) = self.scope_for(member)? else { return Ok(()) };
-        if !self.router.wanted(&scope) {
+        if !self.router.wanted(&scope) || self.writer.erased(&scope) {
             return Ok(());
         }
         self.enter(&scope)?;

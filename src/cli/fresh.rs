@@ -1,0 +1,25 @@
+//! What a command says about freshness: one sentence, two JSON fields, and a warning where the store was rolled back.
+
+use serde_json::json;
+
+use super::outcome::Report;
+use crate::repo::witness::{Freshness, Verdict};
+use crate::watch::{Finding, Level};
+
+/// Adds it to a report.
+#[must_use]
+pub fn told(mut report: Report, verdict: &Verdict) -> Report {
+    report.json.insert("freshness".to_owned(), json!(verdict.freshness));
+    report.json.insert("witness".to_owned(), json!(verdict));
+    report.text += &format!("{}\n", verdict.said());
+    if verdict.freshness == Freshness::RolledBack {
+        report.findings.extend(verdict.refuse().err().map(|failure| Finding {
+            level: Level::Warning,
+            object: failure.object,
+            what: failure.cause,
+            next: "find out what happened to the store; nothing newer than it shows is restored without --accept-rollback"
+                .to_owned(),
+        }));
+    }
+    report
+}
