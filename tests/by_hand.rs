@@ -99,7 +99,8 @@ fn a_tenant_comes_back_to_a_moment_by_the_commands_of_the_text_alone() {
     let steps = desk.steps(&moment);
     desk.refuses_what_was_altered(&steps);
     let out = desk.run(&steps.concat()).unwrap_or_else(|said| panic!("{said}\n{}", desk.log()));
-    assert!(out.contains("recovery stopping before commit"), "{out}");
+    // Before a commit or an abort: the workload makes both.
+    assert!(out.contains("recovery stopping before "), "{out}");
     desk.comes_back_as(&moment);
 }
 

@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::key_name::KeyName;
 use crate::failure::{self, Failure, Kind};
+use crate::repo::oldest_first;
 use crate::store::{Listed, LockState, Store, StoreError};
 
 /// What goes wrong with keys stores.
@@ -116,7 +117,7 @@ impl KeyStore {
         let name = name.to_string();
         let listing = self.store.list(&name).try_filter(|listed| std::future::ready(listed.name == name));
         let mut versions: Vec<Listed> = listing.try_collect().await.map_err(|source| self.error(source))?;
-        versions.sort_by_key(|listed| listed.created);
+        oldest_first(&mut versions);
         Ok(versions)
     }
 
@@ -133,7 +134,7 @@ impl KeyStore {
             }
         }
         for versions in found.values_mut() {
-            versions.sort_by_key(|listed| listed.created);
+            oldest_first(versions);
         }
         Ok(found)
     }
@@ -292,13 +293,32 @@ impl KeyStores {
         Ok(found)
     }
 
-    /// The first epoch of a scope that neither store has seen: a ceremony that died may have left a file in one of them.
+    /// The first epoch of a scope after `last` that neither store has seen: a ceremony that died may have left a file in one of them.
     ///
     /// # Errors
     /// `Store`.
-    pub async fn next_epoch(&self, scope: &crate::ids::Scope) -> Result<u32, KeyStoreError> {
-        let names = self.names(&format!("{scope}/")).await?;
-        let epochs = names.iter().filter_map(KeyName::identity_of).map(|(_, epoch)| epoch);
-        Ok(epochs.max().map_or(1, |last| last.saturating_add(1)))
+    pub async fn next_epoch(&self, scope: &crate::ids::Scope, last: u32) -> Result<u32, KeyStoreError> {
+        self.next_number(&format!("{scope}/"), |name| name.identity_of().map(|(_, epoch)| epoch), last).await
+    }
+
+    /// The first number behind `last`, and behind those that all stores have, that none of them has. What one store alone has is passed over
+    /// and not counted from: its administrator could put the last number there is, and no key would ever be made again.
+    ///
+    /// # Errors
+    /// `Store`.
+    pub async fn next_number(
+        &self,
+        prefix: &str,
+        number: impl Fn(&KeyName) -> Option<u32>,
+        last: u32,
+    ) -> Result<u32, KeyStoreError> {
+        let mut taken: BTreeMap<u32, usize> = BTreeMap::new();
+        for store in &self.0 {
+            let numbers: BTreeSet<u32> = store.names(prefix).await?.keys().filter_map(&number).collect();
+            numbers.into_iter().for_each(|number| *taken.entry(number).or_default() += 1);
+        }
+        let in_all = taken.iter().filter(|(_, stores)| **stores == self.0.len()).map(|(number, _)| *number).max();
+        let first = in_all.unwrap_or(0).max(last).saturating_add(1);
+        Ok((first..u32::MAX).find(|number| !taken.contains_key(number)).unwrap_or(u32::MAX))
     }
 }

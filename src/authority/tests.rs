@@ -129,7 +129,7 @@ async fn a_ceremony_killed_at_any_call_leaves_a_working_state() {
             assert!(same(&estate, &opened, &acme(), 1, &old).await, "{failing} {nth}");
             // And so does a new key that dies: its epoch is left alone, the next run takes another.
             let (stores, _) = estate.failing(failing, &[Fault::Crash { call: nth, done: nth % 2 == 0 }]);
-            let epoch = estate.stores().next_epoch(&globex()).await.unwrap();
+            let epoch = estate.stores().next_epoch(&globex(), 0).await.unwrap();
             let seals = Seals { custody: current.recipient.clone(), drill: None };
             let keys = BTreeMap::from([((globex(), epoch), Identity::generate())]);
             let deposited = deposit(&stores, &seals, &keys, LOCK).await;
@@ -143,7 +143,7 @@ async fn a_ceremony_killed_at_any_call_leaves_a_working_state() {
             }
         }
     }
-    let epoch = estate.stores().next_epoch(&globex()).await.unwrap();
+    let epoch = estate.stores().next_epoch(&globex(), 0).await.unwrap();
     let current = generation::current(&estate.stores(), None).await.unwrap().unwrap();
     let key = estate.key(&current, &globex(), epoch).await;
     assert!(same(&estate, &estate.open(&["alice", "dave"]).await.unwrap(), &globex(), epoch, &key).await);
@@ -248,7 +248,7 @@ async fn a_file_that_does_not_read_back_is_not_sealed_to() {
     let keys = BTreeMap::from([((acme(), 1), Identity::generate())]);
     let error = deposit(&stores, &seals, &keys, LOCK).await.unwrap_err();
     assert!(matches!(error, CustodyError::Stores(KeyStoreError::ReadBack { .. })), "{error}");
-    assert_eq!(estate.stores().next_epoch(&acme()).await.unwrap(), 2);
+    assert_eq!(estate.stores().next_epoch(&acme(), 0).await.unwrap(), 2);
 }
 
 #[tokio::test]
@@ -332,4 +332,21 @@ async fn nothing_that_is_stored_or_said_shows_a_key() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn the_last_number_there_is_put_into_one_store_ends_no_making_of_keys() {
+    let estate = Estate::new();
+    let custody = estate.split(&estate.rule(&TWO_OF_THREE)).await;
+    estate.key(&custody, &acme(), 1).await;
+    for name in ["tenant/acme/4294967295.age", "tenant/acme/2.age", "custody/4294967295/manifest.json"] {
+        let until = estate.clock.now() + LOCK;
+        estate.only("one").0[0].store.put(name, bytes::Bytes::from_static(b"junk"), until).await.unwrap();
+    }
+    assert_eq!(estate.stores().next_epoch(&acme(), 1).await.unwrap(), 3);
+    assert_eq!(estate.stores().next_epoch(&acme(), 7).await.unwrap(), 8);
+    let earlier = estate.open(&["alice", "bob"]).await.unwrap().key(1);
+    let rule = estate.rule(&[&["alice", "bob"]]);
+    let next = generation::make(&estate.stores(), &rule, earlier.as_ref(), LOCK, estate.clock.now()).await.unwrap();
+    assert_eq!(next.number, 2);
 }

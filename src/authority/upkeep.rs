@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::custody::CustodyError;
 use super::custody::generation::Generation;
 use super::key_name::KeyName;
-use super::key_stores::{Inventory, KeyStoreError, KeyStores, after};
+use super::key_stores::{Inventory, KeyStore, KeyStoreError, KeyStores, after};
 use crate::ids::Scope;
 use crate::store::StoreError;
 use crate::watch::{Finding, Level};
@@ -59,24 +59,40 @@ pub struct Renewed {
     pub left: usize,
 }
 
-/// Renews the locks of everything that is to be kept, in every store here.
+/// Renews the locks of everything that is to be kept, in every store here. A store, or a file, that refuses keeps no other from being
+/// renewed: one administrator who says no must not make the other's locks lapse.
 ///
 /// # Errors
-/// Of the first store that fails; run again, it goes on.
+/// The first that failed, when everything else was renewed.
 pub async fn renew(stores: &KeyStores, keep: &Keep, lock: SignedDuration) -> Result<Renewed, KeyStoreError> {
-    let mut renewed = Renewed::default();
+    let (mut renewed, mut trouble) = (Renewed::default(), None);
     for store in &stores.0 {
-        let until = after(store.now().await?, lock);
-        for (name, versions) in store.names("").await? {
-            if keep.keeps(&name) {
-                store.renew(&versions, until).await?;
-                renewed.files += 1;
-            } else {
-                renewed.left += 1;
-            }
+        if let Err(error) = renew_in(store, keep, lock, &mut renewed).await {
+            trouble.get_or_insert(error);
         }
     }
-    Ok(renewed)
+    trouble.map_or(Ok(renewed), Err)
+}
+
+async fn renew_in(
+    store: &KeyStore,
+    keep: &Keep,
+    lock: SignedDuration,
+    renewed: &mut Renewed,
+) -> Result<(), KeyStoreError> {
+    let (until, mut trouble) = (after(store.now().await?, lock), None);
+    for (name, versions) in store.names("").await? {
+        if !keep.keeps(&name) {
+            renewed.left += 1;
+            continue;
+        }
+        match store.renew(&versions, until).await {
+            Ok(()) => renewed.files += 1,
+            Err(error @ KeyStoreError::Store { source: StoreError::Unreachable { .. }, .. }) => return Err(error),
+            Err(error) => drop(trouble.get_or_insert(error)),
+        }
+    }
+    trouble.map_or(Ok(()), Err)
 }
 
 /// Copies what only one store has to the other, as it lies there: after a store was lost and begun anew. A manifest only where it names the
@@ -223,6 +239,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::testing::{Estate, LOCK, acme, globex};
     use super::*;
+    use crate::store::counting::Op;
+    use crate::store::failing::{Answer, Fault};
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -265,6 +283,24 @@ mod tests {
         estate.clock.advance(DAY * 31);
         let said = findings(&estate, &keep, &sealed).await;
         assert!(said[0].contains("have no lock any more"), "{said:?}");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_refuses_keeps_the_other_ones_locks_from_nothing() {
+        let estate = estate().await;
+        let keep = Keep { custody: Some(1), ..Keep::default() };
+        for (fault, left) in [(Op::Extend, 3), (Op::Now, 0)] {
+            estate.clock.advance(DAY);
+            let plan = [Fault::Nth { op: fault, nth: 1, answer: Answer::Other }];
+            let (stores, _) = estate.failing("one", &plan);
+            renew(&stores, &keep, LOCK).await.unwrap_err();
+            let inventory = estate.stores().inventory().await.unwrap();
+            let fresh = |store: &str| {
+                let held = inventory.values().filter_map(|held| held.get(store));
+                held.filter(|held| held.lock.retained_until >= Some(estate.clock.now() + LOCK)).count()
+            };
+            assert_eq!((fresh("one"), fresh("two")), (left, 4), "{fault:?}");
+        }
     }
 
     #[tokio::test]

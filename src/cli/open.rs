@@ -20,11 +20,11 @@ use crate::repo::reader::Reader;
 use crate::repo::sign::Signers;
 use crate::repo::witness::{self, About, Shown, Verdict};
 use crate::repo::writer::{Writer, WriterOptions};
+use crate::store::Store;
 use crate::store::counting::Counting;
 use crate::store::either::{Either, Place};
 use crate::store::local::LocalStore;
 use crate::store::s3::{Access, S3Options, S3Store};
-use crate::store::{Store, StoreError};
 use crate::watch;
 
 /// Names a file that gets one JSON line for every call on the store: what was read is checked from there, not from our word.
@@ -56,11 +56,17 @@ pub async fn places(context: &Context, config: &Config, role: Role) -> Result<Ve
     for (name, at) in named {
         match any(context, at, role).await {
             Ok(store) => places.push(Place { name: name.to_owned(), store }),
-            Err(error) if config.copies.is_empty() || error.kind != Kind::Unreachable => return Err(error),
+            Err(error) if config.copies.is_empty() => return Err(error),
             Err(error) if name == PRIMARY => {
                 let what = format!("is out of reach, and is not read from: {}", error.cause);
                 watch::warn(&*context.watch, format!("{name} ({})", error.object), what, &*error.next);
                 trouble = Some(error);
+            }
+            // A disk in its drawer is no news; a credential that a copy refuses is, and no reason not to read the store.
+            Err(error) if error.kind != Kind::Unreachable => {
+                let what = format!("cannot be read: {}", error.cause);
+                watch::warn(&*context.watch, format!("copy {name} ({})", error.object), what, &*error.next);
+                trouble = trouble.or(Some(error));
             }
             Err(error) => {
                 watch::note(&*context.watch, format!("copy {name}"), format!("is out of reach: {}", error.cause));
@@ -87,9 +93,7 @@ pub async fn freshness(context: &Context, config: &Config, about: &About) -> Res
     let primary = places.remove(0);
     match witness::look(&*primary.store, &places, &signers, about, &*context.watch).await {
         Ok(verdict) => Ok(verdict),
-        Err(RepoError::Store(StoreError::Unreachable { .. })) if !places.is_empty() => {
-            Ok(witness::judge(&Shown::default(), &[]))
-        }
+        Err(RepoError::Store(_)) if !places.is_empty() => Ok(witness::judge(&Shown::default(), &[])),
         Err(error) => Err(error.into()),
     }
 }

@@ -51,7 +51,10 @@ pub async fn run(_args: Args, context: &Context) -> Result<Report, Failure> {
     let ledger = open::ledger(context, &config, &*reader.store).await?;
     report.findings.extend(of_erasures(&ledger.erasures()));
     let keys = key::standing::Standing::of(context, &config, &ledger).await?;
-    let (promises, place) = (reader.store.promises(), reader.store.place());
+    // Of the store alone: what the reader reads may be the store and its copies.
+    let primary = open::places(context, &config, Role::Reader).await?.into_iter().find(|place| place.name == PRIMARY);
+    let store = primary.map_or_else(|| reader.store.clone(), |primary| primary.store);
+    let (promises, place) = (store.promises(), store.place());
     let (record, gate) = trusted::judged(context, &config, &place);
     report.findings.extend(trusted::finding(gate, &place));
     let attacked = record.map(|record| json!({ "time": record.time, "verdict": verdict(&record.trials) }));

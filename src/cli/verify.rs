@@ -87,8 +87,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
         return Ok(report);
     }
     let about = open::about(config.tenants.values());
-    let verdict = open::freshness(context, &config, &about).await?;
-    Ok(fresh::told(report, &verdict))
+    match open::freshness(context, &config, &about).await {
+        Ok(verdict) => Ok(fresh::told(report, &verdict)),
+        // What was found counts all the same.
+        Err(Failure { object, cause, next, .. }) => {
+            let what = format!("whether it shows the newest could not be asked: {cause}");
+            report.findings.push(Finding { level: watch::Level::Warning, object, what, next });
+            Ok(report)
+        }
+    }
 }
 
 /// The locks of key files roll on with every run. When they do not, what was verified still counts.

@@ -153,7 +153,7 @@ impl Stored {
                 Kind::Integrity,
                 fork.names.join(" and "),
                 format!("two stretches tell different WAL from {} on", fork.at),
-                "find out which writer was right; move the other's objects aside, then restore",
+                "find out which writer was right, end the other's line in the signers file before that time (valid-before), then restore",
             )),
         }
     }

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -172,12 +172,18 @@ impl Ledger {
                 None => found.entry(listed.name.clone()).or_default().0.push(listed),
             }
         }
+        // A signature without its entry: it was never written.
+        let there = found.into_iter().filter(|(_, (entries, _))| !entries.is_empty());
+        // Everybody reads this before anything else: junk must not make him wait for one read after the other.
+        let reads = there.map(|(name, (entries, signatures))| async move {
+            let read = believed(store, erasers, &name, &entries, &signatures).await?;
+            Ok::<_, ErasureError>((name, read))
+        });
+        let reads: Vec<_> = reads.collect();
+        let mut reads = futures::stream::iter(reads).buffered(fetch::REQUESTS);
         let mut ledger = Self::default();
-        for (name, (entries, signatures)) in found {
-            if entries.is_empty() {
-                continue; // a signature without its entry: it was never written
-            }
-            match believed(store, erasers, &name, &entries, &signatures).await? {
+        while let Some((name, read)) = reads.try_next().await? {
+            match read {
                 Some(entry) => ledger.entries.push(entry),
                 None => ledger.unbelieved.push(name),
             }
@@ -243,7 +249,7 @@ async fn believed(
 ) -> Result<Option<Entry>, ErasureError> {
     let oldest_first = |listed: &[Listed]| {
         let mut sorted = listed.to_vec();
-        sorted.sort_by_key(|listed| listed.created);
+        fetch::oldest_first(&mut sorted);
         sorted.truncate(VERSIONS);
         sorted
     };

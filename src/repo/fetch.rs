@@ -267,6 +267,18 @@ pub fn verify(
     Ok(Verified { envelope, digest, bytes, signer: signer.to_owned(), created })
 }
 
+/// Whether some version of an object has the size that its envelope says. Contents are not read.
+///
+/// # Errors
+/// `Missing`, or the store's.
+pub async fn is_there(store: &dyn Store, wanted: &ObjectRef) -> Result<(), RepoError> {
+    let versions = versions(store, &wanted.name).await?;
+    if versions.iter().any(|listed| listed.bytes == wanted.bytes) {
+        return Ok(());
+    }
+    Err(RepoError::Missing { name: wanted.name.clone() })
+}
+
 /// Makes the lock of `name` end at `until` at the earliest. Contents are not read: a writer may not. Versions of another size are junk;
 /// of those with the right size nobody can tell here which one is true, so all of them must be extended, or it does not count.
 ///

@@ -46,6 +46,8 @@ pub mod window;
 pub mod witness;
 pub mod writer;
 
+pub(crate) use fetch::oldest_first;
+
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -102,12 +102,15 @@ impl Known {
             if pack.born < oldest {
                 return false;
             }
-            if pack.object.locked_until >= self.until {
-                return true;
-            }
-            let store = &*self.shared.store;
-            let extended = fetch::extend(store, &pack.object.name, Some(pack.object.bytes), self.until);
-            match self.runtime.block_on(extended) {
+            let (store, object) = (&*self.shared.store, &pack.object);
+            let kept = async {
+                if object.locked_until >= self.until {
+                    // Locked or not: what was lost or cut must not be built upon.
+                    return fetch::is_there(store, object).await;
+                }
+                fetch::extend(store, &object.name, Some(object.bytes), self.until).await
+            };
+            match self.runtime.block_on(kept) {
                 Ok(()) => true,
                 Err(error) => {
                     let (pack, error) = (&pack.object.name, crate::failure::chain(&error));

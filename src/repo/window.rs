@@ -1,10 +1,14 @@
 //! Which WAL there is, from the envelopes alone: windows without a gap, the gaps between them, and forks.
 //!
 //! Pure. Stretches and tails join where one begins exactly where another ends, both being cut at record boundaries. From each position the
-//! way that reaches farthest is taken; a stretch is preferred to tails that reach as far. Two stretches of one history that overlap and do
-//! not say the same are a fork: shown, and refused until somebody chooses.
+//! way that reaches farthest is taken; a stretch is preferred to tails that reach as far, and of two that say the same the one that arrived
+//! first. Two stretches of one history that overlap and do not say the same are a fork: shown, and refused until somebody chooses.
+//!
+//! A stretch covers whole tails. A tail that lies across the end of a stretch is none of a stream's: whoever stole a writer's key
+//! could lay one over WAL that was there before he came, and lead every restore astray. It is passed over, and told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::envelope::{EnvelopeKind, Verified, Wal};
 use crate::ids::Lsn;
@@ -42,6 +46,8 @@ pub struct Chain {
     pub windows: Vec<Window>,
     pub gaps: Vec<Gap>,
     pub forks: Vec<Fork>,
+    /// Tails that lie across the end of a stretch, and are passed over.
+    pub across: Vec<usize>,
     /// Envelopes whose link is not the hash of any envelope given: one before them was taken away (or has lapsed).
     pub unlinked: Vec<usize>,
 }
@@ -59,8 +65,14 @@ pub fn chain(envelopes: &[Verified]) -> Chain {
     }
     let mut chain = Chain::default();
     for ((_, history), mut pieces) in histories {
-        pieces.sort_by_key(|piece| (piece.wal.from, piece.wal.to, piece.is_tail(), piece.envelope.name.clone()));
+        pieces.sort_by_key(|piece| {
+            (piece.wal.from, piece.wal.to, piece.is_tail(), piece.envelope.created, piece.envelope.name.clone())
+        });
         chain.forks.extend(forks(history, &pieces));
+        let stretches = stretches(&pieces);
+        let (across, pieces): (Vec<_>, Vec<_>) =
+            pieces.into_iter().partition(|piece| piece.is_tail() && lies_across(piece.wal, &stretches));
+        chain.across.extend(across.into_iter().map(|piece| piece.index));
         join(history, &pieces, &mut chain);
     }
     let known: BTreeSet<_> = envelopes.iter().map(|envelope| envelope.digest).collect();
@@ -129,6 +141,23 @@ fn join(history: &str, pieces: &[Piece<'_>], chain: &mut Chain) {
         chain.windows.push(Window { history: history.to_owned(), from: *from, to: at, members });
         covered = Some(*to);
     }
+}
+
+/// Where stretches begin, and how far each reaches.
+fn stretches(pieces: &[Piece<'_>]) -> BTreeMap<Lsn, Lsn> {
+    let mut stretches: BTreeMap<Lsn, Lsn> = BTreeMap::new();
+    for piece in pieces.iter().filter(|piece| !piece.is_tail()) {
+        let to = stretches.entry(piece.wal.from).or_insert(piece.wal.to);
+        *to = (*to).max(piece.wal.to);
+    }
+    stretches
+}
+
+/// Whether a tail has the beginning of a stretch inside it, or the end of one that began before.
+fn lies_across(tail: &Wal, stretches: &BTreeMap<Lsn, Lsn>) -> bool {
+    let begins_inside = stretches.range((Bound::Excluded(tail.from), Bound::Excluded(tail.to))).next().is_some();
+    let before = stretches.range(..=tail.from).next_back().map(|(_, to)| *to);
+    begins_inside || before.is_some_and(|to| tail.from < to && to < tail.to)
 }
 
 #[cfg(test)]
@@ -213,6 +242,28 @@ mod tests {
     }
 
     #[test]
+    fn a_tail_laid_over_older_wal_leads_no_restore_astray() {
+        let good = [piece(false, 0, 20, 0), piece(true, 0, 5, 0), piece(false, 20, 30, 0)];
+        for from in [0, 1, 5, 20] {
+            let pieces: Vec<_> = good.iter().cloned().chain([piece(true, from, 900, 0)]).collect();
+            let chain = chain(&pieces);
+            assert_eq!((ranges(&chain), &*chain.across), (vec![(0, 30)], &[3][..]), "from {from}");
+            assert_eq!(chain.windows[0].members, [0, 2], "from {from}");
+        }
+        // Behind the last stretch there is nothing yet that it could contradict.
+        let pieces: Vec<_> = good.iter().cloned().chain([piece(true, 30, 35, 0)]).collect();
+        assert_eq!(chain(&pieces).windows[0].members, [0, 2, 3]);
+    }
+
+    #[test]
+    fn of_two_that_say_the_same_the_one_that_arrived_first_is_taken_whatever_its_name() {
+        let (first, mut second) = (piece(false, 0, 10, 3), piece(false, 0, 10, 3));
+        second.envelope.name = "a".into();
+        second.created = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(1);
+        assert_eq!(chain(&[second, first]).windows[0].members, [1]);
+    }
+
+    #[test]
     fn two_stretches_that_differ_over_the_same_wal_are_a_fork_and_a_repetition_is_not() {
         let same = chain(&[piece(false, 0, 10, 3), piece(false, 0, 10, 3), piece(false, 10, 20, 0)]);
         assert!(same.forks.is_empty());
@@ -248,7 +299,15 @@ mod tests {
                 prop_assert_eq!(at, window.to);
             }
             for gap in &chain.gaps {
-                let wals = pieces.iter().filter_map(|piece| piece.wal.as_ref());
+                let across = |tail: &Verified| {
+                    let stretches = pieces.iter().filter(|piece| piece.kind == EnvelopeKind::Stretch);
+                    let stretches = stretches.map(|piece| { let wal = piece.wal.as_ref().unwrap(); (wal.from, wal.to) });
+                    tail.kind == EnvelopeKind::Tail && stretches.into_iter().any(|(from, to)| {
+                        let wal = tail.wal.as_ref().unwrap();
+                        from < wal.to && wal.from < to && !(from <= wal.from && wal.to <= to)
+                    })
+                };
+                let wals = pieces.iter().filter(|piece| !across(piece)).filter_map(|piece| piece.wal.as_ref());
                 prop_assert_eq!(wals.filter(|wal| wal.to > gap.from && wal.from < gap.to).count(), 0);
             }
         }

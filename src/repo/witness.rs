@@ -12,13 +12,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::envelope::Verified;
 use super::error::RepoError;
-use super::fetch::{self, Candidates};
+use super::fetch::{self, Candidates, REQUESTS};
 use super::name::{PointName, SetName};
 use super::sign::Signers;
 use crate::failure::{Failure, Kind, chain};
@@ -35,6 +35,9 @@ const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// How many envelopes of one folder are tried before a believed one is given up on: forgers may pile up names.
 const TRIES: usize = 64;
+
+/// How many lapsed ones of one folder are read in the search for one that is withheld.
+const LAPSED: usize = 512;
 
 /// What of a repository is looked at.
 #[derive(Debug, Clone, Default)]
@@ -74,7 +77,8 @@ impl From<&Verified> for Head {
             name: envelope.name.clone(),
             sha256: envelope.digest,
             writer: envelope.writer.clone(),
-            time: envelope.time,
+            // A writer can say that he begins in a thousand years: nothing is begun after it arrived.
+            time: envelope.time.min(envelope.created),
             locked_until: envelope.locked_until,
         }
     }
@@ -95,7 +99,7 @@ pub struct Testimony {
     pub copy: String,
     /// The copy's own clock.
     pub now: Timestamp,
-    /// Of each folder the newest believed envelope, and the newest believed one that the store does not list.
+    /// Of each folder the newest believed envelope, and the newest believed one that the store does not list although its lock runs.
     pub heads: BTreeMap<String, Vec<Head>>,
 }
 
@@ -142,7 +146,7 @@ pub fn judge(shown: &Shown, testimonies: &[Testimony]) -> Verdict {
     for testimony in testimonies {
         for (folder, heads) in &testimony.heads {
             let listed = shown.names.get(folder);
-            let runs = |head: &&Head| head.locked_until.duration_since(testimony.now) > SKEW;
+            let runs = |head: &&Head| runs(head.locked_until, testimony.now);
             let is_lost = |head: &&Head| !listed.is_some_and(|names| names.contains(&head.name));
             let Some(head) = heads.iter().filter(runs).filter(is_lost).max_by(|a, b| a.name.cmp(&b.name)) else {
                 continue;
@@ -219,7 +223,7 @@ pub async fn look(
     let mut shown = Shown::default();
     for (folder, candidates) in &named {
         shown.names.insert(folder.clone(), candidates.keys().cloned().collect());
-        let newest = newest(store, signers, candidates, |_| true).await?;
+        let newest = newest(store, signers, candidates).await?;
         shown.heads.extend(newest.map(|envelope| (folder.clone(), Head::from(&envelope))));
     }
     let mut testimonies = Vec::new();
@@ -244,9 +248,11 @@ async fn testimony(place: &Place, signers: &Signers, about: &About, shown: &Show
             let listed = shown.names.get(&folder);
             let hidden = |name: &str| !listed.is_some_and(|names| names.contains(name));
             let known = heads.entry(folder.clone()).or_default();
+            // Shorter locks lapse before longer ones: behind a day's point that went, a month's may be withheld.
+            let counts = |envelope: &Verified| runs(envelope.locked_until, now) || !about.concerns(envelope);
             for wanted in [
-                newest(store, signers, &candidates, |_| true).await?,
-                newest(store, signers, &candidates, hidden).await?,
+                newest(store, signers, &candidates).await?,
+                newest_of(store, signers, arrivals(&candidates, hidden), REQUESTS, counts).await?,
             ] {
                 known.extend(wanted.iter().filter(|envelope| about.concerns(envelope)).map(Head::from));
             }
@@ -255,21 +261,60 @@ async fn testimony(place: &Place, signers: &Signers, about: &About, shown: &Show
     Ok(Testimony { copy: place.name.clone(), now, heads })
 }
 
-/// The newest envelope by name that is believed, among those that `wanted` wants.
+type Arrivals<'a> = Vec<(&'a String, &'a Candidates)>;
+
+/// The envelopes that `wanted` wants, newest first: by when the store says that they arrived. A name may say anything, and one far ahead would
+/// stay the newest for ever.
+fn arrivals(candidates: &BTreeMap<String, Candidates>, wanted: impl Fn(&str) -> bool) -> Arrivals<'_> {
+    let mut found: Arrivals<'_> = candidates.iter().filter(|(name, _)| wanted(name)).collect();
+    let arrived = |candidates: &Candidates| candidates.envelopes.first().map(|listed| listed.created);
+    found.sort_by(|a, b| (arrived(b.1), b.0).cmp(&(arrived(a.1), a.0)));
+    found
+}
+
+/// The newest envelope that is believed.
 async fn newest(
     store: &dyn Store,
     signers: &Signers,
     candidates: &BTreeMap<String, Candidates>,
-    wanted: impl Fn(&str) -> bool,
 ) -> Result<Option<Verified>, RepoError> {
-    for (name, candidates) in candidates.iter().rev().filter(|(name, _)| wanted(name)).take(TRIES) {
-        match fetch::envelope(store, signers, name, candidates).await {
-            Ok(envelope) => return Ok(Some(envelope)),
+    newest_of(store, signers, arrivals(candidates, |_| true), 1, |_| true).await
+}
+
+/// The first that is believed and counts, `ahead` of them read at once.
+async fn newest_of(
+    store: &dyn Store,
+    signers: &Signers,
+    among: Arrivals<'_>,
+    ahead: usize,
+    counts: impl Fn(&Verified) -> bool,
+) -> Result<Option<Verified>, RepoError> {
+    let reads = among
+        .into_iter()
+        .map(|(name, candidates)| async move { (name, fetch::envelope(store, signers, name, candidates).await) });
+    let reads: Vec<_> = reads.collect();
+    let mut reads = futures::stream::iter(reads).buffered(ahead);
+    let (mut strangers, mut lapsed) = (0, 0);
+    while let Some((name, read)) = reads.next().await {
+        match read {
+            Ok(envelope) if counts(&envelope) => return Ok(Some(envelope)),
+            Ok(_) => lapsed += 1,
             Err(RepoError::Store(error)) => return Err(error.into()),
-            Err(error) => tracing::debug!(name, error = chain(&error), "no head"),
+            Err(error) => {
+                tracing::debug!(name, error = chain(&error), "no head");
+                strangers += 1;
+            }
+        }
+        if strangers >= TRIES || lapsed >= LAPSED {
+            break;
         }
     }
     Ok(None)
+}
+
+/// Whether what is locked until then must be there at `now`.
+fn runs(locked_until: Timestamp, now: Timestamp) -> bool {
+    locked_until.duration_since(now) > SKEW
 }
 
 type Folders = BTreeMap<String, BTreeMap<String, Candidates>>;
@@ -302,7 +347,7 @@ pub async fn publish(from: &dyn Store, to: &dyn Store, signers: &Signers) -> Res
     let known: BTreeSet<String> = to.list(HEADS).map_ok(|listed| listed.name).try_collect().await?;
     let (now, mut published) = (to.now().await?, 0);
     for candidates in folders.values() {
-        let Some(envelope) = newest(from, signers, candidates, |_| true).await? else { continue };
+        let Some(envelope) = newest(from, signers, candidates).await? else { continue };
         let name = format!("{HEADS}{}", envelope.name);
         if known.contains(&name) || envelope.locked_until <= now {
             continue;

@@ -3,11 +3,14 @@
 //! A window that ends because an envelope is damaged must not pass for one that ends because nothing came after it: what is asked for
 //! beyond it is damage (`Integrity`, the object named), not a wrong question. What a restore does not need is only told.
 
+use jiff::Timestamp;
+
 use crate::config::When;
 use crate::failure::{Failure, Kind, chain};
 use crate::ids::Lsn;
 use crate::point::stored::{Hidden, Stored};
 use crate::point::{PointFacts, Window};
+use crate::repo::name::Name;
 use crate::watch::{Finding, Level};
 
 /// Refuses what lies behind WAL that is damaged or was taken away.
@@ -100,6 +103,13 @@ pub fn findings(stored: &Stored, asked: &When, base: &PointFacts) -> Vec<Finding
             warning(&lost.name, what, "look for it in the second copy, if the stream had acknowledged it")
         }));
     }
+    list.extend(lost_points(stored, asked, base).map(|name| {
+        let what = format!(
+            "was signed and is not there: its backup was killed, or it was taken away; used was {}",
+            base.label
+        );
+        warning(name, what, "look for it in the second copy; `lifeboat verify` says what else is missing")
+    }));
     let gap = stored.gaps.iter().rfind(|gap| gap.history == base.history && gap.from > base.start_lsn);
     if let (When::Latest, Some(gap)) = (asked, gap) {
         let what =
@@ -109,11 +119,25 @@ pub fn findings(stored: &Stored, asked: &When, base: &PointFacts) -> Vec<Finding
     list
 }
 
+/// Points that a restore might have begun from, had they been there.
+fn lost_points<'a>(stored: &'a Stored, asked: &When, base: &PointFacts) -> impl Iterator<Item = &'a str> {
+    let (after, until) = match asked {
+        When::Latest => (base.time, Timestamp::MAX),
+        When::Time(time) => (base.time, *time),
+        When::Lsn(_) | When::Name(_) => (Timestamp::MAX, Timestamp::MAX),
+    };
+    let time = |name: &str| match name.parse() {
+        Ok(Name::Point(point, _)) => point.stamp.time(),
+        _ => None,
+    };
+    let lost = stored.lost_points.iter().map(String::as_str);
+    lost.filter(move |name| time(name).is_some_and(|time| time > after && time <= until))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::point::window::Edge;
-    use jiff::Timestamp;
 
     fn window(from: u64, to: u64) -> Window {
         let edge = |lsn: u64| Edge { time: Timestamp::from_second(1000 + lsn as i64).expect("a time"), lsn: Lsn(lsn) };

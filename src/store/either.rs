@@ -95,7 +95,7 @@ impl Either {
         for (at, place) in self.order() {
             match place.store.get(name, None, range.clone()).await {
                 Ok(bytes) => {
-                    self.told(at, name).await;
+                    self.told(at, name, range, &bytes).await;
                     return Ok(bytes);
                 }
                 Err(error @ StoreError::BadName { .. }) => return Err(error),
@@ -116,20 +116,30 @@ impl Either {
         }
     }
 
-    /// Says that `name` was read in another place than the first, and why.
-    async fn told(&self, at: usize, name: &str) {
+    /// Says that `name` was read in another place than the first, and why; nothing when the first has the same: which place's version came
+    /// first, by two stores' clocks, says nothing about either.
+    async fn told(&self, at: usize, name: &str, range: Option<Range<u64>>, bytes: &Bytes) {
         let (Some(first), Some(place)) = (self.places.first(), self.places.get(at)) else { return };
         if at == 0 || self.down.first().is_some_and(|down| down.load(Ordering::Relaxed)) {
             return;
         }
-        let listed = first.store.list(name).try_any(|listed| std::future::ready(listed.name == name)).await;
-        let how = match listed {
-            Ok(true) => "altered",
-            // An envelope may have lapsed and gone there; the witness judges whether it should have.
-            Ok(false) if name.ends_with(".envelope.json") || name.ends_with(".sig") => return,
-            Ok(false) => "missing",
+        let versions = first.store.list(name).try_filter(|listed| std::future::ready(listed.name == name));
+        let versions: Vec<Listed> = match versions.try_collect().await {
+            Ok(versions) => versions,
             Err(error) => return self.failed(0, &error),
         };
+        let how = match versions.is_empty() {
+            // An envelope may have lapsed and gone there; the witness judges whether it should have.
+            true if name.ends_with(".envelope.json") || name.ends_with(".sig") => return,
+            true => "missing",
+            false => "altered",
+        };
+        for listed in &versions {
+            let read = first.store.get(name, Some(&listed.version), range.clone()).await;
+            if read.is_ok_and(|read| read == bytes) {
+                return;
+            }
+        }
         let what = format!("is {how} in {}, and was read from {}", place_of(first), place_of(place));
         watch::warn(
             &*self.watch,
@@ -185,7 +195,7 @@ impl Store for Either {
         let (at, place, version) = self.at(name, version)?;
         match place.store.get(name, Some(&version), range.clone()).await {
             Ok(bytes) => {
-                self.told(at, name).await;
+                self.told(at, name, range, &bytes).await;
                 Ok(bytes)
             }
             Err(error) if is_silence(&error) && self.places.len() > 1 => {

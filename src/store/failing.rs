@@ -29,6 +29,8 @@ pub enum Fault {
     /// The process dies at its `call`th call of any kind: that one (carried out before, when `done`) and all later
     /// ones get no answer.
     Crash { call: u64, done: bool },
+    /// The `call`th call of any kind gets no answer in time (and was carried out, when `done`); later ones do.
+    Timeout { call: u64, done: bool },
     /// The `nth` listing breaks off with an error after so many entries.
     ListBreaks { nth: u64, entries: usize, answer: Answer },
     /// Reads of objects whose name contains this text see byte `at` (counted from the object's start) inverted.
@@ -120,10 +122,13 @@ impl Failing {
                 Fault::AfterBytes { op: planned, bytes, answer } if *planned == op && moved > *bytes => {
                     return (of, Course::Refuse(answer.about(name)));
                 }
-                Fault::Crash { call, done: true } if *call == all => {
+                Fault::Crash { call, done: true } | Fault::Timeout { call, done: true } if *call == all => {
                     return (of, Course::GoThenAnswer(Answer::Unreachable.about(name)));
                 }
                 Fault::Crash { call, .. } if *call <= all => {
+                    return (of, Course::Refuse(Answer::Unreachable.about(name)));
+                }
+                Fault::Timeout { call, done: false } if *call == all => {
                     return (of, Course::Refuse(Answer::Unreachable.about(name)));
                 }
                 _ => {}
@@ -305,6 +310,17 @@ mod tests {
             assert!(store.list("").next().await.unwrap().is_err());
             assert_eq!(fixture.local.get("b", None, None).await.is_ok(), done);
             assert_eq!(store.calls(), 5);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_can_be_unanswered_while_the_store_goes_on() {
+        for done in [false, true] {
+            let fixture = fixture();
+            let store = fixture.planned(vec![Fault::Timeout { call: 2, done }]);
+            fixture.put(&store, "a").await.unwrap();
+            assert!(matches!(fixture.put(&store, "b").await, Err(StoreError::Unreachable { .. })));
+            assert_eq!(store.get("b", None, None).await.is_ok(), done);
         }
     }
 

@@ -19,14 +19,15 @@ use crate::clock::Clock;
 use crate::config::{Cluster, Config};
 use crate::failure::{Failure, Kind};
 use crate::ids::Scope;
-use crate::point::stored::is_heartbeat;
 use crate::postgres::connect::Server;
 use crate::postgres::replication::Replication;
 use crate::postgres::sql;
 use crate::postgres::wal::version::Version;
 use crate::postgres::wire::{Fault, WireError};
 use crate::repo::envelope::{EnvelopeKind, Verified};
+use crate::repo::error::RepoError;
 use crate::repo::reader::Reader;
+use crate::repo::window::chain;
 use crate::repo::writer::Writer;
 use crate::watch::Watch;
 
@@ -167,22 +168,23 @@ impl Session {
 
     /// Tails behind the last stretch will not be covered by one any more: they must last as long as stretches do.
     async fn keep_orphaned_tails(&self, stored: &[Verified]) -> Result<(), Failure> {
-        let covered = stored
-            .iter()
-            .filter(|envelope| envelope.kind == EnvelopeKind::Stretch)
-            .filter_map(|envelope| envelope.wal.as_ref())
-            .map(|wal| wal.to)
-            .max()
-            .unwrap_or_default();
+        // Where a stretch says the same, the tail is no part of a window.
+        let windows = chain(stored).windows;
+        let needed = windows.iter().flat_map(|window| &window.members).filter_map(|member| stored.get(*member));
         let until = self.clock.now().checked_add(self.config.retention.pitr).unwrap_or(Timestamp::MAX);
         // Not exactly a window's length is asked for: a restart a minute later must not extend everything again.
         let enough = until.checked_sub(SignedDuration::from_hours(24)).unwrap_or(until);
-        let orphaned = stored.iter().filter(|envelope| {
-            let behind = envelope.wal.as_ref().is_some_and(|wal| wal.to > covered);
-            envelope.kind == EnvelopeKind::Tail && behind && !is_heartbeat(envelope)
-        });
+        let orphaned = needed.filter(|envelope| envelope.kind == EnvelopeKind::Tail);
         for tail in orphaned.filter(|tail| tail.locked_until < enough) {
-            self.writer.extend_envelope(tail, until).await?;
+            match self.writer.extend_envelope(tail, until).await {
+                // What is lost already must not keep the stream from going on.
+                Err(error @ (RepoError::Missing { .. } | RepoError::Altered { .. })) => {
+                    let next = "look for it in the second copy, and take a base backup: `lifeboat backup`";
+                    let what = format!("is damaged: {}", crate::failure::chain(&error));
+                    crate::watch::warn(&*self.watch, &*tail.name, what, next);
+                }
+                extended => extended?,
+            }
         }
         Ok(())
     }

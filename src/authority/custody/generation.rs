@@ -103,8 +103,8 @@ pub async fn make(
     lock: SignedDuration,
     now: Timestamp,
 ) -> Result<Generation, CustodyError> {
-    let numbers = stores.names("custody/").await?.into_iter().filter_map(|name| number_of(&name));
-    let custody = numbers.max().map_or(1, |last| last.saturating_add(1));
+    let last = earlier.map_or(0, |(number, _)| *number);
+    let custody = stores.next_number("custody/", number_of, last).await?;
     let key = Identity::generate();
     let text = identity_text(&header(custody), &key);
     let (mut files, mut groups) = (Vec::new(), BTreeMap::new());

@@ -1,6 +1,5 @@
 //! `lifeboat init --print-policies`: the least policy of each role, ready to be applied by whoever administers the bucket.
 
-use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::Args;
@@ -85,10 +84,11 @@ fn ground(args: &Args, config: &Config) -> Result<Ground, Failure> {
     Ok(Ground { bucket, prefix, longest_lock_days: longest_lock_days(config), holds })
 }
 
-/// The longest class with slack, in whole days, and one more for clocks.
+/// The longest class with the slack of its point and that of what the point names, in whole days, and one more for clocks.
 fn longest_lock_days(config: &Config) -> u64 {
     let longest = config.retention.classes.values().max().copied().unwrap_or_default();
-    let seconds = longest.checked_add(config.retention.slack).unwrap_or(SignedDuration::MAX).as_secs();
+    let slack = config.retention.slack;
+    let seconds = longest.saturating_add(slack).saturating_add(slack).as_secs();
     u64::try_from(seconds).unwrap_or(0).div_ceil(86_400) + 1
 }
 

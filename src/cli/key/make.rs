@@ -141,10 +141,10 @@ impl<'a> Ring<'a> {
             let had = ceremony.bundle.scopes.get(scope).map(|keys| keys.epoch);
             let last = had.max(ceremony.bundle.erased.get(scope).copied()).unwrap_or(0);
             let free = match &stores {
-                Some(stores) => stores.next_epoch(scope).await?,
-                None => 1,
+                Some(stores) => stores.next_epoch(scope, last).await?,
+                None => last + 1,
             };
-            ceremony.add_epoch(scope, free.max(last + 1))?;
+            ceremony.add_epoch(scope, free)?;
         }
         match &stores {
             Some(stores) => {

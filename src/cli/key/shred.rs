@@ -76,7 +76,7 @@ struct Work<'a> {
 
 pub(super) async fn shred(args: &Shred, context: &Context) -> Result<Report, Failure> {
     let config = context.config()?;
-    let store = open::store(context, &config, Role::Writer).await?;
+    let store = open::store(context, &config, Role::KeyEraser).await?;
     let stores = match (config.keys.stores.is_empty(), args.yes.is_some()) {
         (true, _) => KeyStores::default(),
         // What is to be destroyed is written down once: a store that does not answer must not be left out of it.

@@ -27,6 +27,10 @@ pub struct Standing {
     /// WAL that exists only as tails, and for how long.
     tails_only_seconds: Option<i64>,
     forks: usize,
+    /// Names where envelopes of points, sets or WAL lie and none is believed.
+    not_believed: usize,
+    /// Pieces of WAL that were stored and cannot be used.
+    hidden: usize,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -50,8 +54,8 @@ impl Standing {
         let newest = stored.runs.iter().max_by_key(|run| run.run.clock());
         let sets = reader.envelopes(&scope, What::Sets).await?;
         let of_files = |set: &&Verified| set.source.starts_with("filestore-") || set.source.starts_with("files-");
-        let tails = newest.map(|run| run.envelopes.as_slice()).unwrap_or_default().iter().rev();
-        let oldest_tail = tails.take_while(|envelope| envelope.kind == EnvelopeKind::Tail).last();
+        // A run has a tail only where no stretch says the same: at its end, or where a stretch was lost.
+        let oldest_tail = newest.and_then(|run| run.envelopes.iter().find(|e| e.kind == EnvelopeKind::Tail));
         Ok(Self {
             data_at_risk_seconds: newest.and_then(|run| run.run.clock()).map(age),
             files_at_risk_seconds: match tenant.filestore {
@@ -62,6 +66,8 @@ impl Standing {
             last_drill: last_drill(&config.drill.dir, &tenant.id),
             tails_only_seconds: oldest_tail.map(|tail| age(tail.time)),
             forks: stored.forks.len(),
+            not_believed: stored.bad.len() + sets.bad.len(),
+            hidden: stored.hidden.len(),
         })
     }
 
@@ -88,8 +94,13 @@ impl Standing {
             warn(what, "check that `lifeboat stream` runs");
         }
         if self.tails_only_seconds.is_some_and(|seconds| seconds > TAILS_ONLY) {
-            let what = format!("WAL of the last {} exists only as tails", ago(self.tails_only_seconds));
+            let what = format!("WAL stored {} ago exists only as tails", ago(self.tails_only_seconds));
             warn(what, "check that `lifeboat stream` runs; it extends their locks when it starts");
+        }
+        if self.not_believed > 0 || self.hidden > 0 {
+            let what =
+                format!("{} envelopes are not believed, {} pieces of WAL are hidden", self.not_believed, self.hidden);
+            warn(what, "see `lifeboat points`, and run `lifeboat verify`");
         }
         if self.forks > 0 {
             warn("two writers have stored different WAL".into(), "see `lifeboat points`; nothing is restored past it");

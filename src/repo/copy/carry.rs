@@ -58,10 +58,10 @@ impl<'a> Carrier<'a> {
         let units = (copy.options.bytes_under_way / UNIT_BYTES).clamp(1, 1 << 28);
         let memory_units = u32::try_from(units).unwrap_or(1 << 28);
         let under_way: HashSet<usize> = plan.chains.iter().chain(&plan.points).flatten().copied().collect();
-        let whole =
-            source.live.iter().enumerate().filter(|(at, each)| {
-                !under_way.contains(at) && present.envelopes.contains_key(&each.signed.envelope.name)
-            });
+        let whole = source.live.iter().enumerate().filter(|(at, each)| {
+            let envelope = &each.signed.envelope;
+            !under_way.contains(at) && present.envelope(&envelope.name, envelope.bytes).is_some()
+        });
         let committed = whole.map(|(_, each)| each.signed.envelope.name.clone()).collect();
         Self {
             copy,

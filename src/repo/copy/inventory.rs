@@ -83,8 +83,8 @@ async fn live(store: &dyn Store, signed: Signed, now: Timestamp) -> Result<Optio
 pub(super) struct Present {
     /// The first half of SHA-256 over name and size, of every version.
     objects: HashSet<[u8; 16]>,
-    /// The locks of envelopes that are there.
-    pub envelopes: BTreeMap<String, LockState>,
+    /// The locks of envelopes that are there, by name and size: of several versions the shortest, since junk may be locked longer than what it lies on.
+    envelopes: BTreeMap<(String, u64), LockState>,
 }
 
 impl Present {
@@ -103,15 +103,23 @@ impl Present {
             .into_iter()
             .map(|listed| async move {
                 match copy.to.lock_state(&listed.name, &listed.version).await {
-                    Ok(lock) => Ok(Some((listed.name, lock))),
+                    Ok(lock) => Ok(Some(((listed.name, listed.bytes), lock))),
                     Err(StoreError::NotFound { .. }) => Ok(None),
                     Err(error) => Err(copy.to_error(error)),
                 }
             })
             .collect();
         let locks: Vec<_> = futures::stream::iter(reads).buffer_unordered(REQUESTS).try_collect().await?;
-        present.envelopes = locks.into_iter().flatten().collect();
+        for (key, lock) in locks.into_iter().flatten() {
+            let known = present.envelopes.entry(key).or_insert_with(|| lock.clone());
+            known.retained_until = known.retained_until.min(lock.retained_until);
+            known.held &= lock.held;
+        }
         Ok(present)
+    }
+
+    pub fn envelope(&self, name: &str, bytes: u64) -> Option<&LockState> {
+        self.envelopes.get(&(name.to_owned(), bytes))
     }
 
     pub fn has(&self, wanted: &ObjectRef) -> bool {

@@ -109,13 +109,13 @@ fn covered(live: &[Live], named: &BTreeSet<&str>) -> BTreeSet<usize> {
 
 fn is_there(each: &Live, present: &Present) -> bool {
     let envelope = &each.signed.envelope;
-    present.has(&envelope.reference()) && present.envelopes.contains_key(&envelope.name)
+    present.envelope(&envelope.name, envelope.bytes).is_some()
 }
 
 /// Whether the copy has the envelope, all it names, and locks as long.
 fn is_whole(each: &Live, present: &Present) -> bool {
     let envelope = &each.signed.envelope;
-    let Some(lock) = present.envelopes.get(&envelope.name).filter(|_| is_there(each, present)) else { return false };
+    let Some(lock) = present.envelope(&envelope.name, envelope.bytes) else { return false };
     let signed = present.has_named(&name::signature(&envelope.name), each.signed.signature.bytes);
     let long_enough = lock.retained_until >= each.lock.retained_until && (lock.held || !each.lock.held);
     long_enough && signed && envelope.objects.iter().all(|object| present.has(object))

@@ -424,3 +424,18 @@ async fn a_full_or_silent_copy_ends_the_run_with_its_kind() {
         ground.assert_copy_is_sound().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn junk_with_a_long_lock_over_an_envelope_keeps_its_own_lock_from_nothing() {
+    let ground = Ground::new();
+    let all = ground.fill().await;
+    ground.job().run(&Quiet::default()).await.unwrap();
+    let (set, until) = (&all[0], ground.estate.until(90));
+    ground.writer().extend_envelope(set, until).await.unwrap();
+    let junk = vec![b' '; usize::try_from(set.bytes).unwrap()];
+    ground.copy.overwrite(&set.name, junk, ground.estate.until(400));
+    ground.job().run(&Quiet::default()).await.unwrap();
+    let oldest = ground.copy.listed(&set.name).into_iter().rfind(|listed| listed.name == set.name).unwrap();
+    let lock = ground.copy.lock_state(&set.name, &oldest.version).await.unwrap();
+    assert!(lock.retained_until >= Some(until), "{lock:?}");
+}

@@ -224,6 +224,11 @@ impl Links<'_> {
                 let finding = Finding::new(What::ForkedWal, &first, format!("so does {second}, from {} on", fork.at));
                 found.push(Suspicion { about: first, absent: None, finding });
             }
+            for tail in chain.across.iter().filter_map(|at| wal.get(*at)) {
+                let detail = "it lies across the end of a stretch, and is passed over".to_owned();
+                let finding = Finding::new(What::ForkedWal, &tail.name, detail);
+                found.push(Suspicion { about: tail.name.clone(), absent: None, finding });
+            }
             for gap in chain.gaps {
                 let after = chain.windows.iter().find(|w| w.history == gap.history && w.from == gap.to);
                 let next = after.and_then(|w| w.members.first()).and_then(|index| wal.get(*index));

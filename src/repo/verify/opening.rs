@@ -16,6 +16,7 @@ use super::{READS, Report};
 use crate::ids::Scope;
 use crate::repo::envelope::{EnvelopeKind, ObjectRef, Verified};
 use crate::repo::error::RepoError;
+use crate::repo::name::Name;
 use crate::repo::reader::Reader;
 use crate::watch::Watch;
 
@@ -188,17 +189,22 @@ impl<'a> Opening<'a> {
     async fn closed(&mut self, scope: &Scope) -> Result<(), RepoError> {
         let prefix = format!("{scope}/packs/");
         let names: Vec<String> = self.chosen.iter().filter(|name| name.starts_with(&prefix)).cloned().collect();
-        self.sums(names, |_| scope.to_string()).await
+        self.sums(names, |_| Some(scope.to_string())).await
     }
 
-    /// What is left: the writer's chunk maps.
+    /// What is left: the writer's chunk maps, and readmes, which are not sealed.
     async fn rest(mut self) -> Result<(), RepoError> {
         let names: Vec<String> = self.chosen.iter().cloned().collect();
-        let whose = |name: &str| if name.ends_with(CHUNK_MAP) { "the writer".to_owned() } else { "nobody".to_owned() };
+        let whose = |name: &str| match name {
+            _ if name.ends_with(CHUNK_MAP) => Some("the writer".to_owned()),
+            _ if matches!(name.parse(), Ok(Name::Readme { .. })) => None,
+            _ => Some("nobody".to_owned()),
+        };
         self.sums(names, whose).await
     }
 
-    async fn sums(&mut self, names: Vec<String>, whose: impl Fn(&str) -> String) -> Result<(), RepoError> {
+    /// Reads `names` for their sums; `whose` says who could open one, none where there is nothing to open.
+    async fn sums(&mut self, names: Vec<String>, whose: impl Fn(&str) -> Option<String>) -> Result<(), RepoError> {
         for name in &names {
             self.chosen.remove(name);
         }
@@ -208,8 +214,10 @@ impl<'a> Opening<'a> {
         let mut done = futures::stream::iter(each).buffer_unordered(READS);
         while let Some((checked, content)) = done.try_next().await? {
             let (name, stored_bytes) = (checked.name.clone(), checked.bytes);
-            if self.read(checked, content).is_some() {
-                self.not_opened(&whose(&name), stored_bytes);
+            if self.read(checked, content).is_some()
+                && let Some(whose) = whose(&name)
+            {
+                self.not_opened(&whose, stored_bytes);
             }
         }
         Ok(())

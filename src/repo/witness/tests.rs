@@ -150,6 +150,44 @@ async fn forged_names_in_a_copy_are_no_testimony() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_withheld_is_found_behind_newer_ones_that_lapsed() {
+    let ground = Ground::new();
+    ground.fill().await;
+    let long = ground.wal(110, 120, true, 35).await;
+    ground.estate.clock.advance(SignedDuration::from_mins(1));
+    let short = ground.wal(120, 130, true, 7).await;
+    ground.job().run(&Quiet::default()).await.unwrap();
+    ground.estate.clock.advance(SignedDuration::from_hours(24 * 10));
+    for gone in [&short, &long] {
+        assert_eq!(ground.look().await.freshness, Freshness::Proven);
+        ground.source.drop_version(&gone.name, &ground.source.listed(&gone.name).remove(0).version);
+    }
+    let verdict = ground.look().await;
+    assert_eq!(verdict.lost.iter().map(|lost| &lost.known.name).collect::<Vec<_>>(), [&long.name]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_far_ahead_signed_or_not_end_no_chains_heads() {
+    let ground = Ground::new();
+    ground.fill().await;
+    let signers = ground.signers();
+    // By whoever stole the writer's key, and by whoever may put.
+    let forged = ground.wal(900_000, 900_010, true, 35).await;
+    let folder = forged.name.rsplit_once('/').unwrap().0.to_owned();
+    for n in 0..100 {
+        let name = format!("{folder}/{}-{}.envelope.json", Lsn(910_000 + n).sortable(), Lsn(910_001 + n).sortable());
+        ground.source.overwrite(&name, "{}", ground.estate.until(35));
+    }
+    publish(&*ground.source, &*ground.copy, &signers).await.unwrap();
+    ground.estate.clock.advance(SignedDuration::from_mins(1));
+    let newest = ground.wal(110, 120, true, 7).await;
+    assert_eq!(publish(&*ground.source, &*ground.copy, &signers).await.unwrap(), 1);
+    assert!(ground.copy.names().contains(&format!("{HEADS}{}", newest.name)));
+    ground.source.drop_version(&newest.name, &ground.source.listed(&newest.name).remove(0).version);
+    assert_eq!(ground.look().await.lost[0].known.name, newest.name);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_does_not_answer_is_no_witness() {
     use crate::store::counting::Op;
     use crate::store::failing::{Answer, Failing, Fault};

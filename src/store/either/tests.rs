@@ -87,6 +87,19 @@ fn a_version_of_the_copy_is_called_altered_where_the_first_place_has_the_name() 
 }
 
 #[test]
+fn what_the_first_place_has_too_is_not_called_altered_whichever_is_read() {
+    let ground = ground();
+    ground.put(&ground.primary, "a/x", "same");
+    ground.put(&ground.copy, "a/x", "same");
+    let either = ground.either();
+    let listed: Vec<Listed> = block_on(either.list("a/x").try_collect()).unwrap();
+    for listed in listed {
+        assert_eq!(block_on(either.get("a/x", Some(&listed.version), Some(1..3))).unwrap(), "am");
+    }
+    assert!(ground.warnings().is_empty(), "{:?}", ground.warnings());
+}
+
+#[test]
 fn an_envelope_that_only_the_copy_has_is_the_witness_matter_and_no_warning() {
     let ground = ground();
     ground.put(&ground.copy, "a/x.envelope.json", "{}");

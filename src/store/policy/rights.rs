@@ -140,7 +140,8 @@ pub(super) fn nobody(ground: &Ground) -> Statement {
 }
 
 /// A stolen writer must not fill the bucket with what can never be removed, nor lock in a mode that somebody can lift.
-/// `...IfExists`: the parts of a multipart upload carry no lock of their own (S3 API, `UploadPart`).
+/// `Null`: the parts of a multipart upload carry no lock of their own (S3 API, `UploadPart`), and a negated operator, with `IfExists` too, is true
+/// of what is absent (IAM User Guide, "condition operators").
 pub(super) fn bounded_locks(ground: &Ground) -> Vec<Statement> {
     let deny = |sid, condition| Statement {
         sid,
@@ -156,7 +157,13 @@ pub(super) fn bounded_locks(ground: &Ground) -> Vec<Statement> {
             "NotLongerThanNeeded",
             json!({ "NumericGreaterThan": { "s3:object-lock-remaining-retention-days": days } }),
         ),
-        deny("ComplianceOnly", json!({ "StringNotEqualsIfExists": { "s3:object-lock-mode": "COMPLIANCE" } })),
+        deny(
+            "ComplianceOnly",
+            json!({
+                "StringNotEquals": { "s3:object-lock-mode": "COMPLIANCE" },
+                "Null": { "s3:object-lock-mode": "false" },
+            }),
+        ),
     ]
 }
 

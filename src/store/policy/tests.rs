@@ -66,7 +66,11 @@ fn a_writer_locks_no_longer_than_the_longest_class_and_in_compliance_mode_only()
     let condition = |sid: &str| statements.iter().find(|s| s["Sid"] == sid).unwrap()["Condition"].clone();
     let days = json!({ "NumericGreaterThan": { "s3:object-lock-remaining-retention-days": "2556" } });
     assert_eq!(condition("NotLongerThanNeeded"), days);
-    let mode = json!({ "StringNotEqualsIfExists": { "s3:object-lock-mode": "COMPLIANCE" } });
+    // Of a part of an upload, which has no lock, it must not be true.
+    let mode = json!({
+        "StringNotEquals": { "s3:object-lock-mode": "COMPLIANCE" },
+        "Null": { "s3:object-lock-mode": "false" },
+    });
     assert_eq!(condition("ComplianceOnly"), mode);
 }
 
