@@ -42,7 +42,7 @@ for tenant in acme globex; do
   "$bin/pgbench" -q -i -s 5 $tenant >/dev/null 2>&1 # what will be written to under the stream
 done
 rm "$dir/dump"
-# As Odoo names them: SHA-1 of the content, in a folder of its first two digits.
+# As Odoo names them: SHA-1 of the content, in a folder of its first two digits. Old, as most attachments are: the stream ships new ones.
 python3 - "$dir/files/acme" "${FILES_MIB:-1024}" <<'PY'
 import hashlib, os, random, sys
 left, dice = int(sys.argv[2]) << 20, random.Random(3)
@@ -51,6 +51,7 @@ while left > 0:
     name = hashlib.sha1(content).hexdigest()
     os.makedirs(f"{sys.argv[1]}/{name[:2]}", exist_ok=True)
     with open(f"{sys.argv[1]}/{name[:2]}/{name}", "wb") as file: file.write(content)
+    os.utime(f"{sys.argv[1]}/{name[:2]}/{name}", (1.7e9, 1.7e9))
     left -= len(content)
 PY
 sql postgres CHECKPOINT

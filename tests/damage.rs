@@ -130,7 +130,7 @@ fn damage_in_any_object_that_a_restore_needs_is_found_before_anything_is_started
 }
 
 impl Ground {
-    /// The shares that are objects of their own, of stretches (tails have some too, which no restore needs once a stretch covers them).
+    /// The shares that are objects of their own (of stretches: tails have none).
     fn spans(&self) -> Vec<String> {
         let stretches = objects(&self.estate.store, |name| {
             name.starts_with("wal/") && !name.contains("/tail/") && name.ends_with(".envelope.json")

@@ -1,7 +1,8 @@
 //! Writing a stretch of WAL: every scope's share sealed to it, one envelope over all.
 //!
 //! A share of [`SPAN_BYTES`] or more is an object of its own in its scope's prefix; the smaller ones are members of the stretch's
-//! bundle, a tar of age files. The envelope says where each begins, so that a reader fetches his own and nobody else's.
+//! bundle, a tar of age files. A tail has no objects but its bundle: a flush costs the same few requests however many scopes wrote,
+//! and however much; the stretch that covers it again gives large shares their own. The envelope says where each begins, so that a reader fetches his own and nobody else's.
 //!
 //! Writing one twice is fine: when the range is committed already and says the same, that one is the answer. When an
 //! attempt died between its first object and its envelope, its plain name is taken; the next attempt gets another.
@@ -20,7 +21,7 @@ use super::writer::{Shared, Writer};
 use crate::ids::{Digest, Scope};
 use crate::store::StoreError;
 
-/// Shares of at least this many bytes, before sealing, are objects of their own.
+/// Shares of a stretch of at least this many bytes, before sealing, are objects of their own.
 pub const SPAN_BYTES: usize = 1 << 20;
 /// How often a name that is taken is changed.
 const ATTEMPTS: u32 = 4;
@@ -97,7 +98,7 @@ impl Writer {
         let retry = if wal.from == wal.to { Some(random_hex()?) } else { None };
         let mut name = StretchName { system_id, history, tail, from: wal.from, to: wal.to, retry };
         let (own, bundled): (Vec<_>, Vec<_>) =
-            sealed.into_iter().partition(|sealed| sealed.plain_bytes >= SPAN_BYTES as u64);
+            sealed.into_iter().partition(|sealed| !tail && sealed.plain_bytes >= SPAN_BYTES as u64);
         let (mut spans, objects) = shared.put_spans(&name, own, until).await?;
         let (bundle, members) = bundle(bundled);
         let mut envelope = Envelope {

@@ -463,6 +463,18 @@ async fn other_wal_at_the_same_range_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tail_is_three_objects_however_large_its_shares_are() {
+    let estate = Estate::new();
+    estate.writer().write_stretch(stretch(&estate, 0, 100, 10)).await.unwrap();
+    let before = estate.memory.names().len();
+    let tail = NewStretch { tail: true, ..stretch(&estate, 100, 200, 2 << 20) };
+    let tail = estate.writer().write_stretch(tail).await.unwrap();
+    assert_eq!(estate.memory.names().len() - before, 3, "{:?}", estate.memory.names());
+    assert_eq!(tail.envelope.objects.len(), 1);
+    assert_eq!(estate.reader().span(&tail.envelope, &acme()).await.unwrap().unwrap(), noise(200, 2 << 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tails_are_a_chain_of_their_own() {
     let estate = Estate::new();
     let writer = estate.writer();

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use super::super::{Backup, wait};
 use crate::config::Cluster;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::ids::{DbOid, Lsn, Scope, SystemId};
 use crate::postgres::base_backup::{ArchiveReader, Member, MemberKind, walk};
 use crate::postgres::owner::FileOwner;
@@ -28,8 +28,10 @@ use crate::watch::{Watch, warn};
 /// 128 KiB is the middle of the 64 to 256 that the format allows: a smaller piece stores less anew for a changed page and costs
 /// more ids. Chosen, not measured.
 pub const PIECE_BYTES: usize = 128 << 10;
-/// A directory of a database that the WAL has not named after so long belongs to no database.
+/// A directory of a database that neither the server's listing nor the WAL has named after so long belongs to no database.
 const UNKNOWN_PATIENCE: Duration = Duration::from_secs(10);
+/// A database that the server lists is somebody's: how long the stream may take to say whose, however loaded the machine is.
+const LISTED_PATIENCE: Duration = Duration::from_secs(600);
 /// More bad pages of one file than this are counted, not listed.
 const LISTED_PER_FILE: usize = 20;
 
@@ -47,6 +49,8 @@ pub struct Router {
     residue: Scope,
     shared: BTreeSet<DbOid>,
     bound: BTreeMap<DbOid, Scope>,
+    /// What the server listed when the backup began.
+    listed: BTreeSet<DbOid>,
     /// The tenants wanted; `None` when all are.
     pub only: Option<Vec<Scope>>,
 }
@@ -60,6 +64,7 @@ impl Router {
             // template1, template0 and, since 15, postgres have fixed OIDs (pg_database.dat).
             shared: [1, 4, 5].into_iter().map(DbOid).chain(system).collect(),
             bound: bindings.iter().map(|binding| (binding.oid, binding.scope.clone())).collect(),
+            listed: databases.iter().map(|database| database.oid).collect(),
             only,
         }
     }
@@ -201,14 +206,22 @@ impl Sorter {
             if let Some(scope) = self.router.scope_of(oid) {
                 return Ok(scope);
             }
-            if began.elapsed() > UNKNOWN_PATIENCE {
+            let listed = self.router.listed.contains(&oid);
+            if listed && began.elapsed() > LISTED_PATIENCE {
+                let next = "look at what `lifeboat stream` says, then run the backup again";
+                let cause = "the server has this database, and the stored WAL does not say whose it is";
+                return Err(Failure::new(Kind::Unreachable, format!("database {oid}"), cause, next));
+            }
+            if !listed && began.elapsed() > UNKNOWN_PATIENCE {
                 let what = "belongs to no database that the server or its WAL knows; it is sealed apart as residue";
                 warn(&*self.watch, format!("base/{oid}"), what, "look at the folder on the server");
                 self.router.bound.insert(oid, self.router.residue.clone());
                 continue;
             }
             let newest = self.runtime.block_on(wait::newest_bindings(&self.reader, self.wal.0, &self.wal.1))?;
-            for binding in newest.into_iter().filter(|binding| binding.to_lsn.is_none()) {
+            // One that was made and dropped meanwhile has an end; what is in force comes first.
+            let (ended, in_force): (Vec<_>, Vec<_>) = newest.into_iter().partition(|binding| binding.to_lsn.is_some());
+            for binding in in_force.into_iter().chain(ended) {
                 self.router.bound.entry(binding.oid).or_insert(binding.scope);
             }
             if self.router.scope_of(oid).is_none() {

@@ -170,7 +170,7 @@ async fn a_whole_repository_is_found_whole_and_only_what_was_looked_at_is_counte
     let ground = Ground::new().await;
     let packs = ground.store.names().iter().filter(|name| name.contains("/packs/")).count();
     // Chunk maps, bodies, the point's; spans and bundles; and the two envelopes that the point names.
-    let objects = packs as u64 + 3 + 3 + 1 + 3 + 3 + 2;
+    let objects = packs as u64 + 3 + 3 + 1 + 2 + 3 + 2;
     for level in LEVELS {
         let report = ground.verify(level).await;
         assert_eq!(report.findings, [], "{level:?}");
