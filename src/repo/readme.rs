@@ -110,10 +110,9 @@ mod tests {
         assert_eq!(names, ["tenant/acme/README.txt", "tenant/acme/lay-wal.sh", "tenant/acme/recover-set.sh"]);
         let later = estate.writer().leave_readme(&acme(), estate.until(400), &Quiet::default()).await;
         for (object, file) in later.iter().zip(ReadmeFile::ALL) {
-            assert_eq!(estate.memory.bytes(&object.name), text(file).as_bytes());
+            assert_eq!(estate.bytes(&object.name), text(file).as_bytes());
             assert_eq!(object.sha256, Digest::of(text(file).as_bytes()));
-            let kept = estate.memory.objects.lock().unwrap()[&object.name].clone();
-            assert!(kept.len() == 1 && kept[0].until > estate.until(400), "{kept:?}");
+            assert!(estate.locked_until(&object.name) > estate.until(400), "{}", object.name);
         }
     }
 
@@ -128,7 +127,7 @@ mod tests {
             assert_eq!(named[0].name, format!("tenant/acme/README-{sha8}.txt"));
             assert_eq!(estate.memory.names().len(), 4);
         }
-        assert_eq!(estate.memory.bytes("tenant/acme/README.txt"), old);
+        assert_eq!(estate.bytes("tenant/acme/README.txt"), old);
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use super::testing::{Estate, acme, cluster, fill, globex, noise};
 use super::window::chain;
 use super::writer::NewPoint;
 use crate::failure::{Failure, Kind};
-use crate::ids::{DbOid, Lsn, Scope, SystemId, Timeline};
+use crate::ids::{DbOid, Lsn, Scope, SystemId};
 use crate::store::counting::Counting;
 use crate::store::failing::{Answer, Failing, Fault};
 use crate::store::{Store, counting::Op};
@@ -116,7 +116,7 @@ async fn a_second_set_stores_only_what_changed_and_keeps_what_it_reuses() {
     assert!(second.stored_bytes < first.stored_bytes / 3, "{} of {}", second.stored_bytes, first.stored_bytes);
     assert_eq!(second.envelope.previous, Some(first.envelope.link()));
     for object in &second.envelope.objects {
-        let until = estate.memory.objects.lock().unwrap()[&object.name].last().unwrap().until;
+        let until = estate.locked_until(&object.name);
         assert!(until > second.envelope.locked_until, "{} is outlived", object.name);
     }
     assert_eq!(extract(&estate, &second.envelope).await.unwrap(), as_map(&changed));
@@ -130,7 +130,7 @@ async fn a_pack_that_is_gone_or_too_old_is_written_anew() {
     let estate = Estate::new();
     let first = estate.backup(acme(), &files()).await;
     let pack = &first.envelope.objects[0].name;
-    estate.memory.drop_object(pack);
+    estate.drop_object(pack);
     estate.clock.advance(SignedDuration::from_hours(24));
     let second = estate.backup(acme(), &files()).await;
     assert!(second.new_bytes > 0 && second.reused_bytes > 700_000);
@@ -144,7 +144,7 @@ async fn a_pack_that_is_gone_or_too_old_is_written_anew() {
 async fn a_lost_chunk_map_makes_the_next_backup_full_and_says_so() {
     let estate = Estate::new();
     let first = estate.backup(acme(), &files()).await;
-    estate.memory.drop_object(&estate.memory.named(".chunks.age"));
+    estate.drop_object(&estate.named(".chunks.age"));
     let watch = Quiet::default();
     let set = estate.writer().begin_set(estate.new_set(acme()), &watch).await.unwrap();
     assert!(watch.findings()[0].what.contains("chunk map cannot be used"), "{:?}", watch.findings());
@@ -158,7 +158,7 @@ async fn a_forged_envelope_or_chunk_map_is_not_built_upon() {
     let first = estate.backup(acme(), &files()).await;
     let stranger = super::ceremony::Ceremony::new_estate(&[acme()], 0).unwrap();
     let forged = first.envelope_name.replace("20261122", "20991122");
-    let text = String::from_utf8(estate.memory.bytes(&first.envelope_name)).unwrap();
+    let text = String::from_utf8(estate.bytes(&first.envelope_name)).unwrap();
     let text = text.replace(&first.envelope_name, &forged);
     let signature = super::sign::sign(&stranger.bundle.signing, text.as_bytes()).unwrap();
     estate.memory.put(&forged, text.into(), estate.until(1)).await.unwrap();
@@ -203,8 +203,8 @@ async fn damage_to_any_object_is_an_integrity_error_that_names_it() {
         set.objects.iter().map(|o| o.name.clone()).filter(|name| !name.ends_with(".chunks.age")).collect();
     assert!(needed.len() > 3);
     for (at, object) in needed.iter().enumerate() {
-        let whole = estate.memory.objects.lock().unwrap()[object].clone();
-        let other = estate.memory.bytes(&needed[(at + 1) % needed.len()]);
+        let whole = estate.memory.snapshot();
+        let other = estate.bytes(&needed[(at + 1) % needed.len()]);
         type Damage = Box<dyn FnOnce(&mut Vec<u8>)>;
         let damages: [Damage; 3] = [
             Box::new(|bytes| bytes[500] ^= 1),
@@ -212,13 +212,13 @@ async fn damage_to_any_object_is_an_integrity_error_that_names_it() {
             Box::new(move |bytes| *bytes = other),
         ];
         for damage in damages {
-            estate.memory.damage(object, damage);
+            estate.damage(object, damage);
             expect_integrity(&estate, &set, object).await;
-            estate.memory.restore(object, whole.clone());
+            estate.memory.roll_back(&whole);
         }
-        estate.memory.drop_object(object);
+        estate.drop_object(object);
         expect_integrity(&estate, &set, object).await;
-        estate.memory.restore(object, whole);
+        estate.memory.roll_back(&whole);
     }
     assert_eq!(extract(&estate, &set).await.unwrap(), as_map(&files()), "whole again");
 }
@@ -234,17 +234,18 @@ async fn a_damaged_envelope_or_signature_is_listed_as_bad_and_never_used() {
     let stored = estate.backup(acme(), &files()).await;
     let (envelope, signature) = (stored.envelope_name.clone(), name::signature(&stored.envelope_name));
     for object in [&envelope, &signature] {
-        let whole = estate.memory.objects.lock().unwrap()[object].clone();
-        estate.memory.damage(object, |bytes| bytes[100] ^= 1);
+        let whole = estate.memory.snapshot();
+        estate.damage(object, |bytes| bytes[100] ^= 1);
         let listing = estate.reader().envelopes(&acme(), What::Sets).await.unwrap();
         assert_eq!((listing.good.len(), listing.bad[0].0.as_str()), (0, envelope.as_str()));
-        estate.memory.restore(object, whole);
+        estate.memory.roll_back(&whole);
     }
-    let kept = estate.memory.drop_object(&signature);
+    let whole = estate.memory.snapshot();
+    estate.drop_object(&signature);
     let listing = estate.reader().envelopes(&acme(), What::Sets).await.unwrap();
     assert!(matches!(&listing.bad[..], [(_, RepoError::Unsigned { .. })]));
-    estate.memory.restore(&signature, kept);
-    estate.memory.drop_object(&envelope);
+    estate.memory.roll_back(&whole);
+    estate.drop_object(&envelope);
     let listing = estate.reader().envelopes(&acme(), What::Sets).await.unwrap();
     assert!(listing.good.is_empty() && listing.bad.is_empty(), "without its envelope nothing was committed");
 }
@@ -254,7 +255,7 @@ async fn junk_on_top_of_any_object_is_seen_through() {
     let estate = Estate::with(false);
     estate.backup(acme(), &files()).await;
     for name in estate.memory.names() {
-        let mut junk = estate.memory.bytes(&name);
+        let mut junk = estate.bytes(&name);
         junk[50] ^= 1;
         estate.memory.put(&name, junk.into(), estate.until(1)).await.unwrap();
         estate.memory.put(&name, Bytes::from_static(b"junk"), estate.until(1)).await.unwrap();
@@ -361,19 +362,11 @@ async fn an_extraction_writes_only_below_its_root_and_over_nothing() {
 
 fn stretch(estate: &Estate, from: u64, to: u64, acme_bytes: usize) -> NewStretch {
     let wal = Wal {
-        system_id: SystemId(7),
-        timeline: Timeline(1),
-        history: name::history(Timeline(1), b""),
-        from: Lsn(from),
-        to: Lsn(to),
         last_record: Some(Lsn(to - 1)),
-        first_commit_time: None,
         last_commit_time: Some(jiff::Timestamp::UNIX_EPOCH),
         commits: 3,
-        server_clock: Some(estate.clock.now()),
         bindings: vec![Binding { oid: DbOid(16384), scope: acme(), from_lsn: Lsn(0), to_lsn: None }],
-        quarantined: false,
-        spans: Vec::new(),
+        ..estate.wal(from, to)
     };
     let members = vec![(cluster(), noise(from, 1000)), (acme(), noise(to, acme_bytes)), (globex(), noise(9, 50))];
     let (cluster, source, locked_until) = (cluster(), "main".into(), estate.until(35));
@@ -408,15 +401,15 @@ async fn damage_to_a_bundle_or_a_span_is_named() {
     let estate = Estate::new();
     let stored = estate.writer().write_stretch(stretch(&estate, 0, 100, 2 << 20)).await.unwrap();
     for (part, scope) in [(".bundle.tar", cluster()), (".span.zst.age", acme())] {
-        let object = estate.memory.named(part);
-        let whole = estate.memory.objects.lock().unwrap()[&object].clone();
-        estate.memory.damage(&object, |bytes| bytes[600] ^= 1);
+        let object = estate.named(part);
+        let whole = estate.memory.snapshot();
+        estate.damage(&object, |bytes| bytes[600] ^= 1);
         let failure: Failure = estate.reader().span(&stored.envelope, &scope).await.unwrap_err().into();
         assert_eq!((failure.kind, failure.object.as_str()), (Kind::Integrity, object.as_str()));
-        estate.memory.drop_object(&object);
+        estate.drop_object(&object);
         let failure: Failure = estate.reader().span(&stored.envelope, &scope).await.unwrap_err().into();
         assert_eq!((failure.kind, failure.object.as_str()), (Kind::Integrity, object.as_str()));
-        estate.memory.restore(&object, whole);
+        estate.memory.roll_back(&whole);
         assert!(estate.reader().span(&stored.envelope, &scope).await.is_ok());
     }
 }
@@ -500,8 +493,8 @@ async fn a_point_holds_its_sets_and_wal_as_long_as_itself() {
     let (sets, stretches) = (vec![set.envelope.reference()], vec![wal.envelope.reference()]);
     let new = NewPoint { scope: acme(), sets, stretches, body: body.clone(), facts, locked_until };
     let point = estate.writer().write_point(new).await.unwrap();
-    for (name, versions) in estate.memory.objects.lock().unwrap().iter() {
-        assert!(versions[0].until >= locked_until, "{name} is outlived by the point");
+    for name in estate.memory.names() {
+        assert!(estate.locked_until(&name) >= locked_until, "{name} is outlived by the point");
     }
     let reader = estate.reader();
     let listed = reader.envelopes(&acme(), What::Points).await.unwrap().good.remove(0);
@@ -510,8 +503,8 @@ async fn a_point_holds_its_sets_and_wal_as_long_as_itself() {
     assert_eq!(named.link(), set.envelope.link());
     let later = estate.until(500);
     estate.writer().extend_envelope(&listed, later).await.unwrap();
-    for (name, versions) in estate.memory.objects.lock().unwrap().iter() {
-        assert!(versions[0].until >= later, "{name} was not extended with the point");
+    for name in estate.memory.names() {
+        assert!(estate.locked_until(&name) >= later, "{name} was not extended with the point");
     }
 }
 
@@ -523,7 +516,7 @@ async fn a_tenant_is_recovered_with_the_standard_tools_alone() {
     for name in estate.memory.names() {
         let path = folder.join("bucket").join(&name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, estate.memory.bytes(&name)).unwrap();
+        std::fs::write(path, estate.bytes(&name)).unwrap();
     }
     let script = include_str!("../../docs/recover-set.sh");
     std::fs::write(folder.join("recover-set.sh"), script).unwrap();

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 
 use super::*;
-use crate::ids::{DbOid, Lsn, SystemId, Timeline};
+use crate::ids::{DbOid, Lsn, SystemId};
 use crate::repo::envelope::{Binding, Verified, Wal};
 use crate::repo::fetch;
 use crate::repo::name;
@@ -69,19 +69,9 @@ impl Ground {
 
     fn stretch(&self, from: u64, to: u64, tail: bool, days: i64) -> NewStretch {
         let wal = Wal {
-            system_id: SystemId(7),
-            timeline: Timeline(1),
-            history: name::history(Timeline(1), b""),
-            from: Lsn(from),
-            to: Lsn(to),
             last_record: Some(Lsn(to.saturating_sub(1))),
-            first_commit_time: None,
-            last_commit_time: None,
-            commits: 0,
-            server_clock: Some(self.estate.clock.now()),
             bindings: vec![Binding { oid: DbOid(16384), scope: acme(), from_lsn: Lsn(0), to_lsn: None }],
-            quarantined: false,
-            spans: Vec::new(),
+            ..self.estate.wal(from, to)
         };
         let members = if from == to {
             Vec::new()

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::ids::{Digest, Lsn, SystemId, Timeline};
+use crate::ids::{Digest, Lsn};
 use crate::repo::envelope::{Envelope, ObjectRef, Verified, Wal};
 use crate::repo::name;
 use crate::repo::sign::sign;
@@ -119,21 +119,7 @@ impl Ground {
 }
 
 fn stretch(estate: &Estate, from: u64, to: u64, tail: bool) -> NewStretch {
-    let wal = Wal {
-        system_id: SystemId(7),
-        timeline: Timeline(1),
-        history: name::history(Timeline(1), b""),
-        from: Lsn(from),
-        to: Lsn(to),
-        last_record: Some(Lsn(to - 1)),
-        first_commit_time: None,
-        last_commit_time: None,
-        commits: 3,
-        server_clock: Some(estate.clock.now()),
-        bindings: Vec::new(),
-        quarantined: false,
-        spans: Vec::new(),
-    };
+    let wal = Wal { last_record: Some(Lsn(to - 1)), commits: 3, ..estate.wal(from, to) };
     let members = vec![(cluster(), noise(from, 1000)), (acme(), noise(to, 1 << 20)), (globex(), noise(9, 50))];
     NewStretch { cluster: cluster(), source: "main".into(), tail, wal, members, locked_until: estate.until(35) }
 }
