@@ -52,7 +52,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     let config = context.config()?;
     let names: Vec<&String> = match &args.to {
         Some(name) => {
-            vec![config.copies.get_key_value(name).map_or_else(|| config.copy(name).map(|_| name), |(n, _)| Ok(n))?]
+            config.copy(name)?;
+            vec![name]
         }
         None => config.copies.keys().collect(),
     };

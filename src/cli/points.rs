@@ -79,7 +79,7 @@ async fn list(context: &Context, config: &Config, tenant: Option<&str>) -> Resul
             report.findings.push(not_believed(&fork.names.join(" and "), "they tell different WAL"));
         }
         let holds = hold::list(&*reader.store, Some(&scope)).await?;
-        let found = Found::of(&places, config, &scope).await?;
+        let found = Found::of(context, &places, config, &scope).await?;
         text += &drawn(&id, &stored, &sets.good, &found, config, context);
         for hold in &holds {
             text +=
@@ -101,10 +101,10 @@ async fn list(context: &Context, config: &Config, tenant: Option<&str>) -> Resul
 struct Found(BTreeMap<String, Vec<String>>);
 
 impl Found {
-    async fn of(places: &[Place], config: &Config, scope: &Scope) -> Result<Self, Failure> {
+    async fn of(context: &Context, places: &[Place], config: &Config, scope: &Scope) -> Result<Self, Failure> {
         let mut found = Self::default();
         for place in places {
-            match open::reader_at(config, place)?.envelopes(scope, What::Points).await {
+            match open::reader_at(context, config, place).await?.envelopes(scope, What::Points).await {
                 Ok(listing) => {
                     for point in listing.good {
                         found.0.entry(point.name.clone()).or_default().push(place.name.clone());

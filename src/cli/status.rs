@@ -88,7 +88,7 @@ async fn behind(report: &mut Report, context: &Context, config: &Config) -> Resu
     let mut table = Table::new(&["copy", "newest point", "WAL behind", "by"]);
     let (mut copies, mut store) = (serde_json::Map::new(), Reach::default());
     for place in open::places(context, config, Role::Reader).await? {
-        match Reach::of(&place, config).await {
+        match Reach::of(context, &place, config).await {
             Ok(reach) if place.name == PRIMARY => store = reach,
             Ok(reach) => {
                 let standing = copies::Standing::of(&place, reach, &store);

@@ -35,8 +35,6 @@ pub const NAMESPACE: &str = "lifeboat-erasure";
 const FORMAT: u32 = 1;
 /// The largest entry that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
-/// How many versions of one name are tried.
-const VERSIONS: usize = 64;
 
 /// What goes wrong with the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -247,17 +245,11 @@ async fn believed(
     entries: &[Listed],
     signatures: &[Listed],
 ) -> Result<Option<Entry>, ErasureError> {
-    let oldest_first = |listed: &[Listed]| {
-        let mut sorted = listed.to_vec();
-        fetch::oldest_first(&mut sorted);
-        sorted.truncate(VERSIONS);
-        sorted
-    };
     let mut armored = Vec::new();
-    for listed in oldest_first(signatures) {
+    for listed in fetch::tried(signatures) {
         armored.extend(version(store, &listed).await?);
     }
-    for listed in oldest_first(entries) {
+    for listed in fetch::tried(entries) {
         let Some(bytes) = version(store, &listed).await? else { continue };
         let signed = armored.iter().any(|sig| erasers.verify_for(NAMESPACE, &bytes, sig, listed.created).is_ok());
         if let (true, Ok(entry)) = (signed, serde_json::from_slice::<Entry>(&bytes))
@@ -325,7 +317,7 @@ pub async fn carry(from: &dyn Store, to: &dyn Store, erasers: &Signers) -> Resul
     let mut carried = 0;
     for entry in Ledger::read(from, erasers).await?.entries.into_iter().filter(|entry| !has.contains(&entry.name)) {
         for name in [format!("{}.sig", entry.name), entry.name.clone()] {
-            for listed in fetch::versions(from, &name).await?.into_iter().take(VERSIONS) {
+            for listed in fetch::versions(from, &name).await?.into_iter().take(fetch::VERSIONS) {
                 let Some(bytes) = version(from, &listed).await? else { continue };
                 let lock = from.lock_state(&listed.name, &listed.version).await?;
                 match to.put(&name, bytes, lock.retained_until.unwrap_or(entry.time)).await {

@@ -35,19 +35,10 @@ pub async fn object(store: &dyn Store, wanted: &ObjectRef) -> Result<Bytes, Repo
         Err(StoreError::NotFound { .. }) => false,
         Err(error) => return Err(error.into()),
     };
-    let versions = versions(store, &wanted.name).await?;
-    for version in versions.iter().filter(|listed| listed.bytes == wanted.bytes).take(VERSIONS) {
-        match store.get(&wanted.name, Some(&version.version), None).await {
-            Ok(bytes) if right(&bytes) => return Ok(bytes),
-            Ok(_) | Err(StoreError::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let name = wanted.name.clone();
-    if seen || !versions.is_empty() {
-        Err(RepoError::Altered { name, wanted: wanted.sha256 })
-    } else {
-        Err(RepoError::Missing { name })
+    match located(store, wanted).await {
+        Ok((bytes, _)) => Ok(bytes),
+        Err(RepoError::Missing { name }) if seen => Err(RepoError::Altered { name, wanted: wanted.sha256 }),
+        Err(error) => Err(error),
     }
 }
 
@@ -85,6 +76,15 @@ pub async fn versions(store: &dyn Store, name: &str) -> Result<Vec<Listed>, Repo
 pub fn oldest_first(versions: &mut [Listed]) {
     versions.reverse();
     versions.sort_by_key(|listed| listed.created);
+}
+
+/// Those of the versions of one name that are tried, in the order in which they are.
+#[must_use]
+pub fn tried(versions: &[Listed]) -> Vec<Listed> {
+    let mut sorted = versions.to_vec();
+    oldest_first(&mut sorted);
+    sorted.truncate(VERSIONS);
+    sorted
 }
 
 /// What lies at an envelope's name: versions of it and of its signature.

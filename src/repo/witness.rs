@@ -353,10 +353,9 @@ pub async fn publish(from: &dyn Store, to: &dyn Store, signers: &Signers) -> Res
             continue;
         }
         let Some(found) = candidates.get(&envelope.name) else { continue };
-        let signed = fetch::signed(from, signers, &envelope.name, found).await?;
-        for (listed, suffix) in [(&signed.signature, ".sig"), (&signed.version, "")] {
-            let bytes = from.get(&listed.name, Some(&listed.version), None).await?;
-            match to.put(&format!("{name}{suffix}"), bytes, envelope.locked_until).await {
+        let read = fetch::read_envelope(from, signers, &envelope.name, found).await?;
+        for (version, suffix) in [(read.signature, ".sig"), (read.envelope, "")] {
+            match to.put(&format!("{name}{suffix}"), version.bytes, envelope.locked_until).await {
                 Ok(_) | Err(StoreError::Exists { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -59,8 +59,6 @@ pub struct Recovered {
     pub binaries: Binaries,
     /// The superuser's way in, through the door.
     pub server: Server,
-    /// Where the last record that the server says it replayed begins.
-    pub replayed: Lsn,
     door: Door,
     process: Process,
 }
@@ -111,12 +109,12 @@ pub async fn recover(
     });
     let door = Door::open(Arc::clone(&sandbox), socket_in(&socket_folder))?;
     let server = door.server(&assembled.superuser);
-    let mut recovered = Recovered { sandbox, assembled, binaries, server, replayed: Lsn(0), door, process };
+    let recovered = Recovered { sandbox, assembled, binaries, server, door, process };
     let waited = server::wait_until_recovered(&recovered.server, recovered.assembled.major, PATIENCE, || {
         alive.load(Ordering::Relaxed)
     })
     .await;
-    recovered.replayed = recovered.judge(waited)?;
+    recovered.judge(waited)?;
     Ok(recovered)
 }
 
@@ -185,7 +183,7 @@ impl Recovered {
     }
 
     /// Compares what the server says it replayed with what it had to replay.
-    fn judge(&self, waited: Result<(), ServerError>) -> Result<Lsn, Failure> {
+    fn judge(&self, waited: Result<(), ServerError>) -> Result<(), Failure> {
         let log = self.read_log()?;
         if let Err(error) = waited {
             let failure = Failure::from(error);
@@ -196,7 +194,7 @@ impl Recovered {
         }
         let wanted = self.assembled.last_record;
         match log.redo_done {
-            Some(replayed) if replayed == wanted => Ok(replayed),
+            Some(replayed) if replayed == wanted => Ok(()),
             Some(replayed) => Err(Failure::new(
                 Kind::NotReached,
                 "recovery",

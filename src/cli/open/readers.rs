@@ -141,11 +141,7 @@ pub async fn keyless_reader(context: &Context, config: &Config, role: Role) -> R
         Role::Reader => logged(everywhere(context, config).await?)?,
         _ => store(context, config, role).await?,
     };
-    let reader = reader_of(config, store, Identities::open(None))?;
-    match recall::remembering(context, config, &*reader.store).await {
-        Some(memory) => Ok(reader.with_recall(memory)),
-        None => Ok(reader),
-    }
+    remembering(context, config, store).await
 }
 
 /// A reader for verifying one store, the estate's or a copy: what it holds, remembered by nobody. With identities only where it
@@ -164,12 +160,20 @@ pub async fn verifier(context: &Context, config: &Config, copy: Option<&str>, op
     reader_of(config, store, identities.refusing(erased))
 }
 
-/// A reader without keys of one place.
+/// A reader without keys of one place; what it read before it need not read again.
 ///
 /// # Errors
 /// When the signers file cannot be read.
-pub fn reader_at(config: &Config, place: &Place) -> Result<Reader, Failure> {
-    reader_of(config, Arc::clone(&place.store), Identities::open(None))
+pub async fn reader_at(context: &Context, config: &Config, place: &Place) -> Result<Reader, Failure> {
+    remembering(context, config, Arc::clone(&place.store)).await
+}
+
+async fn remembering(context: &Context, config: &Config, store: Arc<dyn Store>) -> Result<Reader, Failure> {
+    let reader = reader_of(config, store, Identities::open(None))?;
+    match recall::remembering(context, config, &*reader.store).await {
+        Some(memory) => Ok(reader.with_recall(memory)),
+        None => Ok(reader),
+    }
 }
 
 async fn everywhere(context: &Context, config: &Config) -> Result<Arc<dyn Store>, Failure> {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::standing::ago;
+use crate::cli::context::Context;
 use crate::cli::open;
 use crate::cli::table::Cell;
 use crate::config::Config;
@@ -41,9 +42,9 @@ impl Reach {
     ///
     /// # Errors
     /// The store's.
-    pub async fn of(place: &Place, config: &Config) -> Result<Self, Failure> {
+    pub async fn of(context: &Context, place: &Place, config: &Config) -> Result<Self, Failure> {
         let scopes: Vec<Scope> = config.tenants.keys().map(|id| Scope::Tenant(id.clone())).collect();
-        let stored = Stored::read(&open::reader_at(config, place)?, &scopes).await?;
+        let stored = Stored::read(&open::reader_at(context, config, place).await?, &scopes).await?;
         let mut reach = Self { newest_point: stored.points.iter().map(|p| p.facts.time).max(), ..Self::default() };
         for run in stored.plain_runs() {
             let known = reach.wal.entry(format!("{}/{}", run.system_id, run.history)).or_default();

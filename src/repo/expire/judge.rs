@@ -115,8 +115,8 @@ impl Expire {
         Ok(Verdict::of(listed, reason))
     }
 
-    /// A hold's marker: open while a legal hold lies on it. `open` gets its scope.
-    pub async fn judge_marker(&self, marker: &Listed, open: &mut Vec<Scope>) -> Result<Verdict, ExpireError> {
+    /// A hold's marker: open while a legal hold lies on it. `open` gets its scope. None where it is not this run's business.
+    pub async fn judge_marker(&self, marker: &Listed, open: &mut Vec<Scope>) -> Result<Option<Verdict>, ExpireError> {
         let lock = self.lock(marker).await?;
         if lock.held {
             if let Ok(Name::Hold(hold)) = marker.name.parse::<Name>()
@@ -124,11 +124,11 @@ impl Expire {
             {
                 open.push(hold.scope);
             }
-            return Ok(Verdict::of(marker, Reason::Held));
+            return Ok(Some(Verdict::of(marker, Reason::Held)));
         }
         let name = marker.name.parse::<Name>();
         let ours = matches!(name, Ok(Name::Hold(hold)) if self.may_remove(Some(&hold.scope)));
-        if ours { self.judge_alone(marker, Reason::Unnamed).await } else { Ok(Verdict::of(marker, Reason::Locked)) }
+        Ok(if ours { Some(self.judge_alone(marker, Reason::Unnamed).await?) } else { None })
     }
 
     /// What the store says holds a version; of one that is gone, nothing does.
@@ -162,12 +162,12 @@ impl Expire {
             return Ok(believed);
         }
         let mut signatures = Vec::new();
-        for listed in oldest(&group.signatures) {
+        for listed in fetch::tried(&group.signatures) {
             if let Some(bytes) = fetch::version(store, &listed).await? {
                 signatures.push((listed, bytes));
             }
         }
-        for envelope in oldest(&group.envelopes) {
+        for envelope in fetch::tried(&group.envelopes) {
             let Some(bytes) = fetch::version(store, &envelope).await? else { continue };
             for (signature, armored) in &signatures {
                 match fetch::verify(&self.signers, &envelope.name, &bytes, armored, envelope.created) {
@@ -192,14 +192,6 @@ impl Believed {
         let mut objects = self.verified.envelope.objects.iter();
         objects.any(|object| object.name == listed.name && object.bytes == listed.bytes)
     }
-}
-
-/// Those that a reader would try.
-fn oldest(versions: &[Listed]) -> Vec<Listed> {
-    let mut sorted = versions.to_vec();
-    fetch::oldest_first(&mut sorted);
-    sorted.truncate(fetch::VERSIONS);
-    sorted
 }
 
 /// An answer that says no, and would say so again: the others mean that the store has trouble.

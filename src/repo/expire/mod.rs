@@ -123,9 +123,9 @@ pub type Sink<'a> = &'a mut (dyn FnMut(Verdict) + Send);
 
 /// One run, at one time.
 struct Expire {
-    pub store: Arc<dyn Store>,
-    pub signers: Arc<Signers>,
-    pub options: Options,
+    store: Arc<dyn Store>,
+    signers: Arc<Signers>,
+    options: Options,
     now: Timestamp,
 }
 
@@ -182,7 +182,9 @@ impl Expire {
         let survey = Survey::of(&*self.store, |foreign| tally.add(foreign)).await?;
         let mut open = Vec::new();
         for marker in &survey.markers {
-            tally.add(self.judge_marker(marker, &mut open).await?);
+            if let Some(verdict) = self.judge_marker(marker, &mut open).await? {
+                tally.add(verdict);
+            }
         }
         tally.expired.held.clone_from(&open);
         let mut by_points = Names::default();
@@ -276,13 +278,13 @@ impl Expire {
         let judged = listing.map(|listed| async move {
             let listed = listed?;
             match names.contains(&listed.name, listed.bytes) {
-                true => Ok(Verdict::of(&listed, Reason::Named)),
+                true => Ok::<_, ExpireError>(Verdict::of(&listed, Reason::Named)),
                 false if held => Ok(Verdict::of(&listed, Reason::HoldOpen)),
                 false => self.judge_alone(&listed, Reason::Unnamed).await,
             }
         });
         let mut judged = std::pin::pin!(judged.buffer_unordered(REQUESTS));
-        while let Some(verdict) = judged.try_next().await.map_err(|error: ExpireError| error)? {
+        while let Some(verdict) = judged.try_next().await? {
             tally.add(verdict);
         }
         Ok(())

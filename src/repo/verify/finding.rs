@@ -84,13 +84,15 @@ impl What {
                 "look for it in the second copy; make a new backup, since nothing that needs it can be restored"
             }
             Self::ShortLock => {
-                "extend its lock, and run `lifeboat doctor --attack`: the store may not keep its promises"
+                "extend its lock with the store's own tools (in a copy, `lifeboat copy` does), and run `lifeboat doctor --attack`: the store may not keep its promises"
             }
             Self::NotBelieved => "find out who put it there; what it names is not trusted",
             Self::TakenAway | Self::BrokenLink => {
                 "find out who removed it, look for it in the second copy, and make a new backup"
             }
-            Self::ForkedWal => "two writers stream one history: stop one, and choose which of the two to believe",
+            Self::ForkedWal => {
+                "two writers stream one history: stop one, and end the wrong one's line in the signers file before that time (valid-before)"
+            }
             Self::ForkedChain => "check that one writer at a time makes the backups of a source",
             Self::Contradiction => "find out which envelope is wrong, and who signed it",
             Self::Healed => "find out who put the newer version or the delete marker there; readers see through it",

@@ -14,9 +14,6 @@ use crate::repo::fetch;
 use crate::repo::reader::{Reader, blocking};
 use crate::store::{Listed, StoreError, Version};
 
-/// How many versions of one name are read: a forger may pile up junk, not make us read it for ever.
-const VERSIONS: usize = 64;
-
 /// How the reading of one object ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -61,7 +58,7 @@ pub async fn read(reader: &Reader, survey: &Survey, need: &Need) -> Result<(Chec
     };
     let versions = survey.again(reader, &object.name).await?;
     let (mut seen, mut content) = (false, None);
-    for listed in in_order(&versions).filter(|listed| listed.bytes == object.bytes).take(VERSIONS) {
+    for listed in in_order(&versions).filter(|listed| listed.bytes == object.bytes).take(fetch::VERSIONS) {
         let bytes = match reader.store.get(&listed.name, Some(&listed.version), None).await {
             Ok(bytes) => bytes,
             Err(StoreError::NotFound { .. }) => continue,

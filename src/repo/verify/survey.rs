@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use crate::ids::{Digest, Scope};
+use crate::ids::Scope;
 use crate::repo::error::RepoError;
 use crate::repo::fetch::{self, Candidates, REQUESTS, ReadEnvelope};
 use crate::repo::reader::Reader;
@@ -103,11 +103,5 @@ impl Survey {
             Some(versions) => Ok(versions.clone()),
             None => fetch::versions(&*reader.store, name).await,
         }
-    }
-
-    /// The digest of every envelope that is believed.
-    #[must_use]
-    pub fn digests(&self) -> BTreeMap<Digest, &ReadEnvelope> {
-        self.good.iter().map(|read| (read.verified.digest, read)).collect()
     }
 }
