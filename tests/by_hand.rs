@@ -86,8 +86,7 @@ fn a_tenant_comes_back_to_a_moment_by_the_commands_of_the_text_alone() {
     let estate = Estate::in_folder(&cluster, &[Tenant::Initech], "");
     let workload = Workload::start(&cluster, &[ours], Duration::from_millis(20));
     let stream = estate.stream(&cluster);
-    let backup = estate.run(&["backup"]);
-    assert!(matches!(backup.code, 0 | 3), "{}", backup.stderr);
+    estate.run(&["backup"]).done();
     workload.advance(ours, 8);
     let moment = workload.moment(ours);
     workload.advance(ours, 8);
@@ -285,7 +284,12 @@ fn isolation(text: &str) -> String {
     let words = line.split('"').next().unwrap();
     let mut tried = unprivileged("/bin/sh");
     let works = tried.args(["-c", &format!("{words} true")]).output().is_ok_and(|output| output.status.success());
-    if works { words.to_owned() } else { String::new() }
+    if works {
+        return words.to_owned();
+    }
+    let test = "a_tenant_comes_back_to_a_moment_by_the_commands_of_the_text_alone";
+    support::skip(test, "no network namespace for an ordinary user here: the server ran without one");
+    String::new()
 }
 
 /// The code blocks of a Markdown text that are marked with exactly `mark`.

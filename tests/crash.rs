@@ -32,6 +32,9 @@ use support::workload::{Workload, last_number};
 /// Small stretches and quick tails, so that a kill hits every step many times.
 const QUICK: &str = "flush_interval = \"100ms\"\nstretch_interval = \"700ms\"\nstretch_bytes = \"1MiB\"";
 
+/// For anything that is awaited: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 /// Delays that can be repeated (splitmix64).
 struct Dice(u64);
 
@@ -41,6 +44,11 @@ impl Dice {
         let seed = given.unwrap_or_else(|| u64::from_le_bytes(support::random(8).try_into().expect("eight bytes")));
         eprintln!("{test}: LIFEBOAT_SEED={seed}");
         Self(seed)
+    }
+
+    /// The first of several: at once. That one at least is killed, however fast the machine is.
+    fn delay_of(&mut self, round: usize, longest: Duration) -> Duration {
+        if round == 0 { Duration::ZERO } else { self.delay(longest) }
     }
 
     fn delay(&mut self, longest: Duration) -> Duration {
@@ -76,6 +84,13 @@ impl Library {
         let Some(window) = found.windows.first() else { return (Lsn(0), Vec::new()) };
         assert_eq!(found.windows.len(), 1, "several windows, though no gap");
         (window.to, window.members.iter().map(|index| listing.good[*index].clone()).collect())
+    }
+
+    /// Up to when, by the server's clock, the WAL is there.
+    fn covered(&self) -> jiff::Timestamp {
+        let scope = Scope::Tenant("initech".to_owned());
+        let stored = self.runtime.block_on(Stored::read(&self.reader, &[scope])).unwrap();
+        stored.runs.iter().filter_map(|stored| stored.run.clock()).max().unwrap()
     }
 
     /// Every listed point, after each object that it names, directly or through an envelope, was read and compared.
@@ -163,7 +178,7 @@ fn acknowledged(cluster: &Cluster) -> Lsn {
         match cluster.psql("postgres", asked).split_once('\t') {
             Some(("f", at)) if !at.is_empty() => return lsn(at),
             None => return Lsn(0),
-            _ => assert!(begun.elapsed() < Duration::from_secs(10), "the slot stays in use"),
+            _ => assert!(begun.elapsed() < PATIENCE, "the slot stays in use"),
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -174,28 +189,21 @@ fn restore(to: &Path) -> [&str; 6] {
     ["restore", "initech", "--at", "latest", "--to", to.to_str().unwrap()]
 }
 
-/// Done, perhaps with something to say.
-#[track_caller]
-fn done(outcome: support::estate::Outcome) -> support::estate::Outcome {
-    assert!([0, 3].contains(&outcome.code), "{}\n{:#}", outcome.stderr, outcome.json);
-    outcome
-}
-
 #[test]
 fn a_stream_killed_at_any_moment_loses_nothing_acknowledged_and_leaves_no_gap_and_no_duplicate() {
     let mut dice = Dice::new("stream");
     let cluster = cluster();
     let estate = Estate::new(&cluster, &[Tenant::Initech], "");
     estate.tune(QUICK);
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     let system = system_of(&cluster);
     let library = Library::of(&estate);
     let workload = Workload::start(&cluster, &["initech"], Duration::from_millis(1));
     let mut acked = Lsn(0);
     for _ in 0..8 {
         let stream = estate.spawn(&["stream"]);
-        let running = stream.kill_after(dice.delay(Duration::from_millis(2500)));
-        assert!(running, "the stream ended by itself: {}", log_of(&estate, "stream"));
+        let ended = stream.kill_after(dice.delay(Duration::from_millis(2500)));
+        assert!(ended.is_none(), "the stream ended by itself: {}", estate.log("stream"));
         acked = acknowledged(&cluster);
         let (durable, _) = library.wal(system);
         assert!(durable >= acked, "the server was told {acked}, the store's WAL ends at {durable}");
@@ -225,11 +233,7 @@ fn a_stream_killed_at_any_moment_loses_nothing_acknowledged_and_leaves_no_gap_an
     assert!(compared > 1 << 20, "only {compared} bytes of WAL");
     assert!(wal.iter().any(|envelope| envelope.kind == EnvelopeKind::Stretch));
     // The next run has brought what the kills kept from being shipped.
-    done(estate.run(&restore(&target.path().join("all"))));
-}
-
-fn log_of(estate: &Estate, command: &str) -> String {
-    std::fs::read_to_string(estate.dir().join(format!("{command}.log"))).unwrap_or_default()
+    estate.run(&restore(&target.path().join("all"))).done();
 }
 
 #[test]
@@ -240,27 +244,35 @@ fn a_backup_killed_at_any_moment_lists_no_half_made_point_and_the_next_one_compl
     estate.tune(QUICK);
     let library = Library::of(&estate);
     let begun = Instant::now();
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     let longest = begun.elapsed();
     assert_eq!(library.points(&["initech"]).len(), 1);
+    let mut killed = 0;
     for round in 0..6 {
         cluster.psql(
             "initech",
             &format!("CREATE TABLE round_{round} AS SELECT n, md5(n::text) FROM generate_series(1, 2000) n"),
         );
         let before = library.points(&["initech"]);
-        let finished = !estate.spawn(&["backup"]).kill_after(dice.delay(longest));
+        let ended = estate.spawn(&["backup"]).kill_after(dice.delay_of(round, longest));
         let after = library.points(&["initech"]);
         assert!(after.starts_with(&before), "{after:?}");
-        assert!(!finished || after.len() == before.len() + 1, "{}", log_of(&estate, "backup"));
+        match ended {
+            None => killed += 1,
+            Some(ended) => {
+                assert!(matches!(ended.code(), Some(0 | 3)), "{ended}: {}", estate.log("backup"));
+                assert_eq!(after.len(), before.len() + 1, "{}", estate.log("backup"));
+            }
+        }
     }
+    assert!(killed > 0);
     let before = library.points(&["initech"]).len();
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     assert_eq!(library.points(&["initech"]).len(), before + 1);
     library.wal(system_of(&cluster));
     let target = support::scratch();
     let to = target.path().join("r");
-    done(estate.run(&restore(&to)));
+    estate.run(&restore(&to)).done();
     let there = start(&to);
     assert_eq!(
         fingerprint::differences(
@@ -276,23 +288,25 @@ fn a_restore_killed_at_any_moment_leaves_nothing_running_and_nothing_that_claims
     let mut dice = Dice::new("restore");
     let cluster = cluster();
     let estate = Estate::new(&cluster, &[Tenant::Initech], "");
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     let target = support::scratch();
     let folder = |name: String| target.path().join(name);
     let begun = Instant::now();
     let whole = folder("whole".into());
-    done(estate.run(&restore(&whole)));
+    estate.run(&restore(&whole)).done();
     let longest = begun.elapsed();
+    let mut killed = 0;
     for round in 0..6 {
         let to = folder(format!("k{round}"));
-        let killed = estate.spawn(&restore(&to)).kill_after(dice.delay(longest.mul_f64(0.95)));
-        let begun = Instant::now();
-        while killed && !processes_in(&to).is_empty() {
-            assert!(begun.elapsed() < Duration::from_secs(5), "still running: {:?}", processes_in(&to));
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        if !killed {
+        if let Some(ended) = estate.spawn(&restore(&to)).kill_after(dice.delay_of(round, longest.mul_f64(0.95))) {
+            assert!(matches!(ended.code(), Some(0 | 3)), "{ended}: {}", estate.log("restore"));
             continue;
+        }
+        killed += 1;
+        let begun = Instant::now();
+        while !processes_in(&to).is_empty() {
+            assert!(begun.elapsed() < PATIENCE, "still running: {:?}", processes_in(&to));
+            std::thread::sleep(Duration::from_millis(50));
         }
         assert!(!to.join("restore.json").exists(), "a killed restore claims to be one");
         // What lies there is not taken for a place to restore to, either.
@@ -301,8 +315,9 @@ fn a_restore_killed_at_any_moment_leaves_nothing_running_and_nothing_that_claims
             assert_eq!(again.json["error"]["object"].as_str(), to.canonicalize().unwrap().to_str());
         }
     }
+    assert!(killed > 0);
     let last = folder("last".into());
-    done(estate.run(&restore(&last)));
+    estate.run(&restore(&last)).done();
     let there = start(&last);
     let source = fingerprint::take(&cluster.server, "initech");
     let state = fingerprint::take(&there.running.server, "initech");
@@ -312,9 +327,9 @@ fn a_restore_killed_at_any_moment_leaves_nothing_running_and_nothing_that_claims
 /// Ends on SIGTERM by itself, and says how: the last line of what it wrote.
 fn drained(estate: &Estate, mut stream: Owned) -> serde_json::Value {
     stream.signal(Signal::TERM);
-    let status = stream.wait(Duration::from_secs(15)).expect("it drains");
-    assert!(status.code().is_some_and(|code| code == 0 || code == 3), "{status}: {}", log_of(estate, "stream"));
-    let log = log_of(estate, "stream");
+    let status = stream.wait(PATIENCE).expect("it drains");
+    assert!(status.code().is_some_and(|code| code == 0 || code == 3), "{status}: {}", estate.log("stream"));
+    let log = estate.log("stream");
     let last = log.lines().rev().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).unwrap();
     assert_eq!(last["command"], "stream", "{log}");
     last
@@ -324,7 +339,7 @@ fn wait_until_streaming(cluster: &Cluster, stream: &mut Owned) {
     let begun = Instant::now();
     while cluster.psql("postgres", "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") != "1" {
         assert!(stream.wait(Duration::ZERO).is_none(), "the stream has ended");
-        assert!(begun.elapsed() < Duration::from_secs(10), "nobody streams");
+        assert!(begun.elapsed() < PATIENCE, "nobody streams");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -350,8 +365,8 @@ fn a_stream_told_to_stop_stores_what_it_has_and_one_whose_server_restarts_ends_w
     wait_until_streaming(&cluster, &mut stream);
     cluster.psql("initech", "INSERT INTO kept SELECT n FROM generate_series(1, 1000) n");
     cluster.stop();
-    let status = stream.wait(Duration::from_secs(15)).expect("the stream ends with its server");
-    assert_eq!(status.code(), Some(7), "{}", log_of(&estate, "stream"));
+    let status = stream.wait(PATIENCE).expect("the stream ends with its server");
+    assert_eq!(status.code(), Some(7), "{}", estate.log("stream"));
     let refused = estate.run(&["stream", "--once"]).expect(7);
     assert!(refused.json["error"]["next"].as_str().unwrap().contains("try again"), "{:#}", refused.json);
     cluster.start_again();
@@ -372,30 +387,32 @@ fn a_quiet_time_is_covered_by_heartbeats_and_new_files_come_back_without_a_new_b
     cluster.psql("postgres", "ALTER SYSTEM SET checkpoint_timeout = '1d'");
     cluster.psql("postgres", "ALTER SYSTEM SET autovacuum = off");
     cluster.psql("postgres", "SELECT pg_reload_conf()");
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
+    let library = Library::of(&estate);
     let mut stream = estate.spawn(&["stream"]);
     wait_until_streaming(&cluster, &mut stream);
 
     let files = cluster.filestore.join("initech");
     let (whole, half) = (attach(&cluster, &files, "whole", 1.0), attach(&cluster, &files, "half", 0.5));
-    std::thread::sleep(Duration::from_millis(6500)); // one look at the folders
-    let (sets, _) = shipped(&Library::of(&estate));
-    assert!(sets.contains(&whole) && !sets.contains(&half), "{sets:?}");
+    let (sets, _) = shipped_with(&library, &whole);
+    assert!(!sets.contains(&half), "{sets:?}");
     finish(&files, &half, "half");
-    std::thread::sleep(Duration::from_millis(5500));
-    let (sets, count) = shipped(&Library::of(&estate));
-    assert!(sets.contains(&half), "{sets:?}");
+    let (_, count) = shipped_with(&library, &half);
 
     // Quiet from here on; a moment after the last commit is covered although no WAL came.
     let quiet = cluster
         .psql("postgres", "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
-    std::thread::sleep(Duration::from_millis(1500));
+    let begun = Instant::now();
+    while library.covered() < quiet.parse().unwrap() {
+        assert!(begun.elapsed() < PATIENCE, "no heartbeat covers {quiet}: {}", estate.log("stream"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
     drained(&estate, stream);
-    assert_eq!(shipped(&Library::of(&estate)).1, count, "sets without new files");
+    assert_eq!(shipped(&library).1, count, "sets without new files");
     let target = support::scratch();
     let to = target.path().join("r");
     let asked = ["restore", "initech", "--at", &quiet, "--to", to.to_str().unwrap()];
-    let restored = done(estate.run(&asked));
+    let restored = estate.run(&asked).done();
     assert_eq!(restored.json["filestore"]["missing"], 0);
     for (name, text) in [(&whole, "whole"), (&half, "half")] {
         let content = std::fs::read(to.join("filestore/initech").join(name)).unwrap();
@@ -431,6 +448,19 @@ fn attach(cluster: &Cluster, files: &Path, text: &str, part: f64) -> String {
 
 fn finish(files: &Path, name: &str, text: &str) {
     std::fs::write(files.join(name), content_of(text)).unwrap();
+}
+
+/// Waits until a shipped set holds `name` as a whole file; then what [`shipped`] gives.
+fn shipped_with(library: &Library, name: &String) -> (Vec<String>, usize) {
+    let begun = Instant::now();
+    loop {
+        let (sets, count) = shipped(library);
+        if sets.contains(name) {
+            return (sets, count);
+        }
+        assert!(begun.elapsed() < PATIENCE, "{name} is not shipped: {sets:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// The names that the shipped sets hold as whole files, and how many such sets there are.

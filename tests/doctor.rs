@@ -13,7 +13,7 @@ use support::rgw::Rgw;
 use support::s3::{self, Keys};
 use support::tenants::Tenant;
 
-/// The objects of findings, or of checks in `state`.
+/// The checks in `state`, each with its detail.
 fn checks(json: &Value, state: &str) -> Vec<String> {
     let rows = json["checks"].as_array().expect("checks").iter().filter(|row| row["state"] == state);
     rows.map(|row| format!("{}: {}", row["check"].as_str().unwrap(), row["detail"].as_str().unwrap())).collect()
@@ -73,8 +73,7 @@ fn each_role_does_its_work_with_its_own_credential_under_the_printed_policies() 
     let expired = estate.run(&["expire"]).expect(0);
     assert_eq!(expired.json["held"], serde_json::json!(["tenant/initech"]), "{:#}", expired.json);
     assert_eq!(expired.json["removed"]["objects"], 0, "{:#}", expired.json);
-    let verified = estate.run(&["verify", "--level", "1"]);
-    assert!([0, 3].contains(&verified.code), "{:#}", verified.json);
+    estate.run(&["verify", "--level", "1"]).done();
     estate.run(&["unhold", "initech"]).expect(0);
     let doctor = estate.run(&["doctor", "--role", "writer"]).expect(3);
     let complaints = checks(&doctor.json, "warning");

@@ -47,13 +47,6 @@ fn under_custody(estate: &Estate) {
     estate.edit(|text| text.replacen("[keys]\n", keys, 1) + &more);
 }
 
-/// Done, perhaps with something to say: nobody has proved his key, and the locks are as short as a test's.
-#[track_caller]
-fn done(outcome: Outcome) -> Outcome {
-    assert!([0, 3].contains(&outcome.code), "{}\n{:#}", outcome.stderr, outcome.json);
-    outcome
-}
-
 fn open(estate: &Estate, scope: &str) -> Outcome {
     let [alice, bob] = ["alice", "bob"].map(|name| estate.dir().join(format!("{name}.key")).display().to_string());
     estate.run(&["key", "open", scope, "--with", &alice, "--with", &bob])
@@ -72,29 +65,29 @@ fn a_rotation_may_lie_between_a_base_backup_and_the_moment_that_is_restored() {
     let cluster = Cluster::start(Options::default());
     let estate = Estate::new(&cluster, &[Tenant::Initech], "");
     cluster.psql("initech", "CREATE TABLE said (x text); INSERT INTO said VALUES ('epoch 1')");
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     under_custody(&estate);
-    done(estate.run(&["key", "split"]));
+    estate.run(&["key", "split"]).done();
 
     // The base backup lies in epoch 1, what follows in epoch 2.
-    done(estate.run(&["key", "rotate", "tenant/initech", "cluster/main"]));
+    estate.run(&["key", "rotate", "tenant/initech", "cluster/main"]).done();
     cluster.psql("initech", "INSERT INTO said VALUES ('epoch 2')");
-    done(estate.run(&["stream", "--once"]));
+    estate.run(&["stream", "--once"]).done();
     std::fs::remove_dir_all(&estate.identities).unwrap();
     let to = Folder::planned();
     let plan = |estate: &Estate| estate.run(&["restore", "initech", "--at", "latest", "--to", to.text(), "--plan"]);
-    let planned = done(plan(&estate));
+    let planned = plan(&estate).done();
     assert_eq!(planned.json["epochs"]["tenant/initech"], serde_json::json!([1, 2]), "{:#}", planned.json);
     assert_eq!(planned.json["keys_missing"], serde_json::json!(["tenant/initech", "cluster/main"]));
     restore(&estate, "initech", &to).expect(6);
     for scope in ["tenant/initech", "cluster/main"] {
-        done(open(&estate, scope));
+        open(&estate, scope).done();
     }
-    assert_eq!(done(plan(&estate)).json["keys_missing"], serde_json::json!([]));
-    done(restore(&estate, "initech", &to));
+    assert_eq!(plan(&estate).done().json["keys_missing"], serde_json::json!([]));
+    restore(&estate, "initech", &to).done();
     assert_eq!(said("initech", &to), "epoch 1,epoch 2");
     // The next backup cannot use the chunks of the epoch before, and says so.
-    let full = done(estate.run(&["backup", "initech"]));
+    let full = estate.run(&["backup", "initech"]).done();
     let findings = full.json["findings"].to_string();
     assert!(findings.contains("this backup is a full one"), "{findings}");
 }
@@ -104,9 +97,9 @@ fn an_erasure_takes_one_tenant_and_no_other_and_no_copy_brings_it_back() {
     let cluster = Cluster::start(Options::default());
     let estate = &Estate::in_folder(&cluster, &[Tenant::Initech], &hooli(&cluster));
     cluster.psql("hooli", "CREATE TABLE said (x text); INSERT INTO said VALUES ('before')");
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     under_custody(estate);
-    done(estate.run(&["key", "split"]));
+    estate.run(&["key", "split"]).done();
     let kept = estate.dir().join("kept");
     assert!(Command::new("cp").arg("-a").arg(&estate.identities).arg(&kept).status().unwrap().success());
     let sealed = |estate: &Estate| objects(&estate.store, |name| name.contains("tenant/initech/")).len();
@@ -129,13 +122,13 @@ fn an_erasure_takes_one_tenant_and_no_other_and_no_copy_brings_it_back() {
     // Its database is still there and still changes: nothing of it is stored, and everybody else goes on.
     cluster.psql("initech", "CREATE TABLE said (x text); INSERT INTO said VALUES ('after')");
     cluster.psql("hooli", "INSERT INTO said VALUES ('after')");
-    let streamed = done(estate.run(&["stream", "--once"]));
+    let streamed = estate.run(&["stream", "--once"]).done();
     assert!(streamed.json["findings"].to_string().contains("was erased"), "{:#}", streamed.json);
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     assert_eq!(estate.run(&["backup", "initech"]).code, 2);
     assert_eq!(sealed(estate), before);
     let to = Folder::planned();
-    done(restore(estate, "hooli", &to));
+    restore(estate, "hooli", &to).done();
     assert_eq!(said("hooli", &to), "after,before");
 
     // The keys themselves go when their locks lapse, and until then that is said.

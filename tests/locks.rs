@@ -37,7 +37,7 @@ async fn live_through(seed: u64, years: i64) {
     let counts = &world.counts;
     eprintln!("seed {seed}: {years} years, {counts:?}, {:.1} s", began.elapsed().as_secs_f64());
     assert!(counts.points > 50 && counts.expirations > 50 && counts.crashes > 20, "{counts:?}");
-    assert!(counts.removed > 1000 && counts.read_back > 50, "{counts:?}");
+    assert!(counts.removed > 1000 && counts.read_back > 50 && counts.holds > 0, "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,13 +19,6 @@ use support::process::{Owned, run};
 use support::restored::start;
 use support::tenants::Tenant;
 
-/// Done, perhaps with something to say.
-#[track_caller]
-fn done(outcome: Outcome) -> Outcome {
-    assert!([0, 3].contains(&outcome.code), "{}\n{:#}", outcome.stderr, outcome.json);
-    outcome
-}
-
 /// The error, after its form was checked: object, cause and next step are there.
 #[track_caller]
 fn refused(outcome: Outcome, code: i32) -> (String, String) {
@@ -54,7 +47,7 @@ fn points(estate: &Estate) -> usize {
 fn a_wrong_password_a_stopped_server_and_an_absent_store_are_told_with_the_next_step() {
     let mut cluster = Cluster::start(Options::default());
     let estate = estate(&cluster);
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     let before = objects(&estate.store, |_| true).len();
 
     let password = estate.dir().join("password");
@@ -74,7 +67,7 @@ fn a_wrong_password_a_stopped_server_and_an_absent_store_are_told_with_the_next_
     assert_eq!(objects(&estate.store, |_| true).len(), before, "something was written");
     // The server is not needed to restore from its backup.
     let target = support::scratch();
-    done(estate.run(&restore(&target.path().join("r"))));
+    estate.run(&restore(&target.path().join("r"))).done();
 
     let away = estate.dir().join("away");
     std::fs::rename(&estate.store, &away).unwrap();
@@ -136,7 +129,7 @@ fn a_second_stream_is_refused_with_the_first_ones_name_or_waits_for_it() {
     assert!(cause.contains("another stream") && cause.contains("lifeboat") && !next.is_empty(), "{cause}");
     assert_eq!(streams(), "1");
     // A backup needs no stream of its own then.
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     let mut second = estate.spawn(&["stream"]);
     assert!(second.wait(Duration::from_secs(1)).is_none(), "it waits");
     drop(first); // kill -9
@@ -169,7 +162,7 @@ fn a_lost_slot_names_the_gap_and_once_accepted_makes_two_windows() {
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let cluster = Cluster::start(Options { settings, ..Options::default() });
     let estate = estate(&cluster);
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     let plan = |at: &str| estate.run(&["restore", "initech", "--at", at, "--to", "/nowhere", "--plan"]);
     let first = plan("latest").expect(0).json["target"].as_str().unwrap().to_owned();
     for round in 0..6 {
@@ -188,7 +181,7 @@ fn a_lost_slot_names_the_gap_and_once_accepted_makes_two_windows() {
     // Newer WAL that no base backup reaches is told until there is one.
     let (cause, _) = refused(plan(&cluster.server.insert_lsn()), 2);
     assert!(cause.contains("outside every window"), "{cause}");
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     let second = plan("latest").expect(0).json["target"].as_str().unwrap().to_owned();
     assert_ne!(first, second);
     plan(&first).expect(0);
@@ -230,7 +223,7 @@ fn a_full_disk_under_the_store_or_the_target_fails_cleanly_and_the_next_run_comp
     assert!(next.contains("room"), "{next}");
     assert_eq!(points(&estate), 0);
     disk.grow("200m");
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     assert_eq!(points(&estate), 1);
 
     // A stream over a disk that fills up: what was not stored was not acknowledged.
@@ -255,7 +248,7 @@ fn a_full_disk_under_the_store_or_the_target_fails_cleanly_and_the_next_run_comp
     assert!(next.contains("disk") || next.contains("room"), "{next}");
     assert_eq!(std::fs::read_dir(&small).unwrap().count(), 0, "something is left");
     room.grow("2g");
-    done(estate.run(&restore(&small)));
+    estate.run(&restore(&small)).done();
     let there = start(&small);
     assert_eq!(there.running.server.psql("initech", "SELECT count(*) FROM much"), "100000");
     drop(there);
@@ -278,7 +271,7 @@ fn nothing_captured_is_executed_and_none_of_it_is_in_what_is_handed_over() {
         touch("event_trigger")
     );
     let estate = estate(&cluster);
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     // From here on the source itself lets nobody into the database: the libraries do not exist.
     cluster.psql("initech", &trigger);
     std::fs::remove_file(planted.path().join("event_trigger")).ok();
@@ -355,7 +348,7 @@ fn hostile_names_of_databases_roles_and_files_do_no_harm() {
     assert!(text.contains("symbolic link") && text.contains("belongs to no tenant"), "{text}");
     let target = support::scratch();
     let to = target.path().join("odd");
-    let restored = done(estate.run(&["restore", "odd", "--at", "latest", "--to", to.to_str().unwrap()]));
+    let restored = estate.run(&["restore", "odd", "--at", "latest", "--to", to.to_str().unwrap()]).done();
     assert_eq!(restored.json["databases"], serde_json::json!([odd]));
     let there = start(&to);
     assert_eq!(there.running.server.psql(odd, "SELECT x FROM t"), "42");
@@ -365,14 +358,14 @@ fn hostile_names_of_databases_roles_and_files_do_no_harm() {
     assert!(roles.contains(odd) && !roles.contains("stranger"), "{roles}");
     drop(there);
     let to = target.path().join("initech");
-    done(estate.run(&restore(&to)));
+    estate.run(&restore(&to)).done();
     let names = objects(&to.join("filestore/initech"), |_| true);
     assert!(names.iter().all(|(name, _)| !name.contains("link") && !name.contains("pipe") && !name.contains("break")));
     // A database of such a name beside the live one, and its way back.
     let into = ["restore", "initech", "--at", "latest", "--into-cluster", "main", "--as", odd];
     refused(estate.run(&into), 5);
     let free = r#"it's "new""#;
-    done(estate.run(&["restore", "initech", "--at", "latest", "--into-cluster", "main", "--as", free]));
+    estate.run(&["restore", "initech", "--at", "latest", "--into-cluster", "main", "--as", free]).done();
     let (source, copy) = (fingerprint::take(&cluster.server, "initech"), fingerprint::take(&cluster.server, free));
     assert_eq!(fingerprint::differences(&source, &copy), Vec::<String>::new());
     assert!(cluster.filestore.join(free).is_dir());
@@ -382,10 +375,10 @@ fn hostile_names_of_databases_roles_and_files_do_no_harm() {
 fn a_target_whose_path_is_longer_than_a_sockets_may_be_works() {
     let cluster = Cluster::start(Options::default());
     let estate = estate(&cluster);
-    done(estate.run(&["backup"]));
+    estate.run(&["backup"]).done();
     let target = support::scratch();
     let to = target.path().join("a-folder-with-a-long-name-".repeat(5));
-    done(estate.run(&restore(&to)));
+    estate.run(&restore(&to)).done();
     assert!(to.join("restore.json").exists());
 }
 
@@ -450,10 +443,10 @@ fn no_secret_shows_in_output_logs_command_lines_environments_or_clear_objects() 
     let target = support::scratch();
     let to = target.path().join("r");
     let mut outcomes = vec![
-        done(estate.run(&["backup", "-vv"])),
-        done(estate.run(&["stream", "--once", "-vv"])),
-        done(estate.run(&["restore", "initech", "--at", "latest", "--to", to.to_str().unwrap(), "-vv"])),
-        done(estate.run(&["restore", "initech", "--at", "latest", "--into-cluster", "main", "--as", "copy", "-vv"])),
+        estate.run(&["backup", "-vv"]).done(),
+        estate.run(&["stream", "--once", "-vv"]).done(),
+        estate.run(&["restore", "initech", "--at", "latest", "--to", to.to_str().unwrap(), "-vv"]).done(),
+        estate.run(&["restore", "initech", "--at", "latest", "--into-cluster", "main", "--as", "copy", "-vv"]).done(),
     ];
     let damage = Damage::replace(&estate.dir().join("password"), admin.as_bytes());
     outcomes.push(estate.run(&["backup", "-vv"]).expect(2));

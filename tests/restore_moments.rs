@@ -49,12 +49,12 @@ fn a_tenant_comes_back_to_any_moment_and_nobody_elses_data_is_opened() {
 
     let stream = scene.estate.stream(&scene.cluster);
     scene.plant();
-    let backup = scene.estate.run(&["backup"]);
+    let backup = scene.estate.run(&["backup"]).done();
     // On a slow machine the workload's own parameters may change at each reading of the roster, which is said.
     let warned =
         backup.json["findings"].as_array().into_iter().flatten().filter(|finding| finding["level"] == "warning");
     let others: Vec<_> = warned.filter(|finding| !finding["object"].to_string().contains("access of")).collect();
-    assert!(matches!(backup.code, 0 | 3) && others.is_empty(), "{}\n{:#}", backup.stderr, backup.json);
+    assert!(others.is_empty(), "{}\n{:#}", backup.stderr, backup.json);
     scene.say("backed up under load");
     assert_eq!(backup.json["backups"][0]["points"].as_array().unwrap().len(), names.len());
 

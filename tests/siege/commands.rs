@@ -25,7 +25,7 @@ use lifeboat::store::memory::MemoryStore;
 use lifeboat::stream::resume;
 use lifeboat::watch::{Level as Loud, Quiet};
 
-use super::ground::{DAILY, DAY, Ground, TAILS, acme, cluster, globex, store_set};
+use super::ground::{DAILY, Ground, TAILS, acme, cluster, days, expiring, globex, store_set};
 use super::wal::{SEGMENT_BYTES, SYSTEM, TIMELINE};
 
 /// Path and SHA-256 of each file, or whatever else a command answers: two answers are the same, or they are not.
@@ -60,6 +60,10 @@ impl Command {
             Self::Backup => "backup",
             Self::Stream => "stream",
         }
+    }
+
+    pub fn is_verify(self) -> bool {
+        matches!(self, Self::Listing | Self::Bytes | Self::Contents)
     }
 
     pub async fn run(self, ground: &Ground, stores: &Stores) -> Ended {
@@ -224,7 +228,6 @@ fn laid(root: &Path) -> Answer {
 }
 
 pub fn shortest() -> Shortest {
-    let days = |days: i64| DAY * i32::try_from(days).unwrap();
     Shortest { point: days(DAILY), stretch: days(DAILY), tail: days(TAILS) }
 }
 
@@ -305,15 +308,13 @@ async fn expire(ground: &Ground, stores: &Stores) -> Ended {
     let later = Clock::set_to(ground.until(TAILS + 3));
     let store = Arc::new(MemoryStore::new(later.clone()));
     store.roll_back(&stores.primary.snapshot());
-    let days = |days: i64| DAY * i32::try_from(days).unwrap();
-    let options = expire::Options { dry_run: true, only: None, longest: days(DAILY + 1), tail_lock: days(TAILS) };
     let mut answer = Answer::new();
     let sink = &mut |verdict: expire::Verdict| {
         if verdict.reason.removes() {
             answer.insert(verdict.name, String::new());
         }
     };
-    let expired = expire::run(store, ground.signers(), &later, options, sink).await;
+    let expired = expire::run(store, ground.signers(), &later, expiring(true), sink).await;
     Ended::of(expired.map(|_| answer).map_err(Failure::from), &watch)
 }
 

@@ -26,7 +26,7 @@ use lifeboat::store::memory::{MemoryStore, Snapshot};
 use lifeboat::watch::Quiet;
 
 use super::commands::{Stores, restore, verify_with};
-use super::ground::{DAILY, DAY, Ground, HOUR, TAILS, acme};
+use super::ground::{DAY, Ground, HOUR, acme, expiring};
 
 const WAYS: [fn(u64) -> Fault; 4] = [
     |call| Fault::Crash { call, done: false },
@@ -149,10 +149,8 @@ async fn an_expire_that_dies_at_any_call_leaves_no_envelope_without_what_it_name
     ground.clock.advance(DAY * 35 - HOUR * 3);
     let before = ground.store.snapshot();
     let ground = &ground;
-    let days = |days: i64| DAY * i32::try_from(days).unwrap();
     let run = async |store: Arc<dyn Store>| {
-        let options = expire::Options { dry_run: false, only: None, longest: days(DAILY + 1), tail_lock: days(TAILS) };
-        expire::run(store, ground.signers(), &ground.clock, options, &mut |_| {}).await
+        expire::run(store, ground.signers(), &ground.clock, expiring(false), &mut |_| {}).await
     };
     let whole = on(&before, &ground.clock);
     run(whole.clone()).await.unwrap();

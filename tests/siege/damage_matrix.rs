@@ -5,12 +5,10 @@
 //! damaged is gone for good, must be so for a reason ([`harmless`]). The exceptions, commands that cannot see some damage, are in [`unseen`].
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use futures::StreamExt as _;
 use lifeboat::failure::Kind;
 use lifeboat::repo::witness::Freshness;
-use lifeboat::store::memory::MemoryStore;
 
 use super::commands::{Answer, Command, Ended, Stores, is_unproven};
 use super::damage::{Victim, WAYS, Way, victims};
@@ -135,21 +133,18 @@ struct Cell {
     ended: Ended,
 }
 
-fn fork(ground: &Ground) -> Arc<MemoryStore> {
-    let store = MemoryStore::not_create_only(ground.clock.clone());
-    store.roll_back(&ground.store.snapshot());
-    Arc::new(store)
-}
-
 /// Every victim in every way under each of these commands; with a second copy that is whole, or without.
 async fn matrix(commands: &[Command], copied: bool) {
     let ground = Ground::lived().await;
-    let stores = || Stores { primary: fork(&ground), copy: copied.then(|| fork(&ground)) };
+    let stores = || Stores { primary: ground.fork(&ground.store), copy: copied.then(|| ground.fork(&ground.store)) };
     let mut truths = BTreeMap::new();
     for command in commands {
         let ended = command.run(&ground, &stores()).await;
         assert!(ended.failure.is_none() && ended.told.is_empty(), "{command:?}: {ended:#?}");
-        truths.insert(*command, ended.answer.unwrap());
+        let truth = ended.answer.unwrap();
+        // `verify` answers by finding nothing; every other command has something to lose.
+        assert_eq!(truth.is_empty(), command.is_verify(), "{command:?}");
+        truths.insert(*command, truth);
     }
     let victims = victims(&ground);
     let cells = victims.iter().flat_map(|victim| {
@@ -173,6 +168,10 @@ async fn matrix(commands: &[Command], copied: bool) {
         eprintln!("{outcome:?}: {} of a {kind} under {}: {failure:?} {told:?}", way.said(), command.said());
     }
     assert!(bad.is_empty(), "{} cells", bad.len());
+    for command in commands.iter().filter(|_| copied) {
+        let healed = |cell: &Cell| (cell.command, cell.outcome) == (*command, Outcome::Healed);
+        assert!(cells.iter().any(healed), "the copy healed nothing for {}", command.said());
+    }
 }
 
 fn print(cells: &[Cell], commands: &[Command], copied: bool) {
@@ -213,7 +212,7 @@ async fn damage_is_healed_by_the_second_copy() {
 async fn a_store_that_was_set_back_a_day_is_found_by_the_copy_and_unproven_without_one() {
     let ground = Ground::lived().await;
     let back = |prefix: &str| {
-        let store = fork(&ground);
+        let store = ground.fork(&ground.store);
         for listed in store.listed(prefix).iter().filter(|listed| !ground.first_day.contains(&listed.name)) {
             assert!(store.drop_version(&listed.name, &listed.version));
         }
@@ -221,7 +220,7 @@ async fn a_store_that_was_set_back_a_day_is_found_by_the_copy_and_unproven_witho
     };
     for prefix in ["", "tenant/acme/", "cluster/main/", "wal/"] {
         let alone = Stores { primary: back(prefix), copy: None };
-        let copied = Stores { primary: back(prefix), copy: Some(fork(&ground)) };
+        let copied = Stores { primary: back(prefix), copy: Some(ground.fork(&ground.store)) };
         // Alone: nothing can tell, and nothing says that it could.
         assert!(is_unproven(&alone.fresh(&ground).await), "{prefix}");
         // With a copy that knows more: refused, with the name of what is withheld; a moment of before can be restored.
@@ -231,7 +230,7 @@ async fn a_store_that_was_set_back_a_day_is_found_by_the_copy_and_unproven_witho
         let failure = ended.failure.unwrap_or_else(|| panic!("{prefix}: taken for the newest"));
         assert_eq!(failure.kind, Kind::Integrity);
         assert!(failure.cause.contains("rolled back") && failure.object.starts_with(prefix), "{failure:?}");
-        let truth = Command::Earlier.run(&ground, &Stores { primary: fork(&ground), copy: None }).await;
+        let truth = Command::Earlier.run(&ground, &Stores { primary: ground.fork(&ground.store), copy: None }).await;
         assert_eq!(Command::Earlier.run(&ground, &copied).await.answer, truth.answer, "{prefix}");
     }
 }

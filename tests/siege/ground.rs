@@ -19,6 +19,7 @@ use lifeboat::postgres::wal::{Split, extent};
 use lifeboat::repo::ceremony::Ceremony;
 use lifeboat::repo::envelope::{Binding, ObjectRef, Verified, Wal};
 use lifeboat::repo::error::RepoError;
+use lifeboat::repo::expire;
 use lifeboat::repo::identities::Identities;
 use lifeboat::repo::key::WriterBundle;
 use lifeboat::repo::name;
@@ -96,6 +97,15 @@ pub struct WalOfBackup {
     pub split: Split,
 }
 
+pub fn days(days: i64) -> SignedDuration {
+    DAY * i32::try_from(days).unwrap()
+}
+
+/// How the janitor runs here.
+pub fn expiring(dry_run: bool) -> expire::Options {
+    expire::Options { dry_run, only: None, longest: days(DAILY + 1), tail_lock: days(TAILS) }
+}
+
 impl Ground {
     /// Keys and an empty store.
     pub fn empty() -> Self {
@@ -160,7 +170,14 @@ impl Ground {
     }
 
     pub fn until(&self, days: i64) -> Timestamp {
-        self.clock.now() + DAY * i32::try_from(days).unwrap()
+        self.clock.now() + self::days(days)
+    }
+
+    /// What `store` holds, in one of its own that lets names be put again, as S3 does.
+    pub fn fork(&self, store: &MemoryStore) -> Arc<MemoryStore> {
+        let fork = MemoryStore::not_create_only(self.clock.clone());
+        fork.roll_back(&store.snapshot());
+        Arc::new(fork)
     }
 
     pub fn signers(&self) -> Arc<Signers> {

@@ -20,13 +20,13 @@ use lifeboat::config::When;
 use lifeboat::failure::Kind;
 use lifeboat::ids::{Digest, Lsn, Scope};
 use lifeboat::repo::chunk_map::ChunkMap;
-use lifeboat::repo::envelope::{Envelope, EnvelopeKind, ObjectRef};
+use lifeboat::repo::envelope::{Envelope, EnvelopeKind, ObjectRef, Verified};
 use lifeboat::repo::identities::Identities;
 use lifeboat::repo::key::WriterBundle;
 use lifeboat::repo::name::{PointName, PointPart, SetName, SetPart, Stamp, signature};
 use lifeboat::repo::reader::{Reader, What};
 use lifeboat::repo::sign::sign;
-use lifeboat::repo::verify::{Grade, Level, What as Wrong};
+use lifeboat::repo::verify::{Grade, Level, Report, Seen, What as Wrong};
 use lifeboat::repo::{expire, seal};
 use lifeboat::store::memory::MemoryStore;
 use lifeboat::store::{LockState, Store, StoreError};
@@ -34,7 +34,7 @@ use lifeboat::watch::Quiet;
 use ssh_key::private::Ed25519Keypair;
 
 use super::commands::{Answer, Stores, restore, verify_with};
-use super::ground::{DAILY, DAY, Ground, HOUR, TAILS, acme, globex, noise};
+use super::ground::{DAILY, DAY, Ground, HOUR, TAILS, acme, expiring, globex, noise};
 
 /// What he has.
 struct Thief {
@@ -250,15 +250,21 @@ async fn thirty_days_without_renewals_cost_no_point_and_alarm() {
     let thief = Thief::of(&ground);
     let theft = ground.clock.now();
     let last_key_renewal = theft;
+    // What verify remembers of the days before.
+    let seen = seen(&verify_with(&ground.reader_with(ground.store.clone(), None), Level::Bytes, Vec::new()).await);
+    assert!(seen.iter().any(|seen| seen.name.contains("/tail/")));
+    let mut all = 0;
     // He stops everything, and takes away each day what no lock holds any more.
     for day in 1..=30 {
         ground.clock.advance(DAY);
         let gone = thief.remove_all().await;
         assert!(gone == 0 || day >= TAILS, "day {day}: {gone} versions");
+        all += gone;
         if day < TAILS {
             truth.assert_restores(&ground, ground.server.at()).await;
         }
     }
+    assert!(all > 0, "tails went when their locks had run out");
     // Tails are locked for a week; stretches and what points name, for the whole window.
     truth.assert_restores(&ground, last_stretch(&ground)).await;
     let now = ground.clock.now();
@@ -266,9 +272,9 @@ async fn thirty_days_without_renewals_cost_no_point_and_alarm() {
     let reader = ground.reader_with(ground.store.clone(), None);
     let stored = lifeboat::point::stored::Stored::read(&reader, &[acme()]).await.unwrap();
     let clock = stored.runs.iter().filter_map(|run| run.run.clock()).max().unwrap();
-    assert!(now.duration_since(clock) > DAY * 29, "the recovery-point objective is missed, and status says so");
+    assert!(now.duration_since(clock) > DAY * 29, "what status reckons from says that nothing came since");
     // verify, which remembers what it saw: the tails went when their time had come, and nothing that should be there is missing.
-    let report = verify_with(&reader, Level::Bytes, Vec::new()).await;
+    let report = verify_with(&reader, Level::Bytes, seen).await;
     assert!(report.findings.iter().all(|finding| finding.grade == Grade::Warning), "{:#?}", report.findings);
     // The locks of key files, which nobody renewed: spoken of within two days, and not only when they have lapsed.
     for (days, word) in [(1, None), (3, Some("not renewed when due")), (31, Some("have no lock any more"))] {
@@ -278,6 +284,13 @@ async fn thirty_days_without_renewals_cost_no_point_and_alarm() {
             Some(word) => assert!(said.iter().any(|what| what.contains(word)), "{days} days: {said:?}"),
         }
     }
+}
+
+/// What a machine remembers of what it read, as its catalog keeps it.
+fn seen(report: &Report) -> Vec<Seen> {
+    let verified = report.envelopes.iter().map(|read| &read.verified);
+    let row = |one: &Verified| Seen { name: one.name.clone(), sha256: one.digest, locked_until: one.locked_until };
+    verified.map(row).collect()
 }
 
 /// What is said about a key file whose lock of 30 days was last renewed then.
@@ -437,8 +450,7 @@ async fn a_flood_pushes_nothing_out_and_keeps_nothing_in() {
     let thief = Thief::of(&ground);
     rampage(&ground, &thief).await;
     ground.clock.advance(DAY * 20);
-    let days = |days: i64| DAY * i32::try_from(days).unwrap();
-    let options = expire::Options { dry_run: false, only: None, longest: days(DAILY + 1), tail_lock: days(TAILS) };
+    let options = expiring(false);
     let (store, signers) = (ground.store.clone(), ground.signers());
     let mut suspect = 0;
     let sink = &mut |verdict: expire::Verdict| suspect += usize::from(verdict.reason == expire::Reason::Beyond);

@@ -144,11 +144,6 @@ impl Running {
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
-    /// Ends by itself within `limit`, or the test fails.
-    pub fn wait_for_end(&mut self, limit: Duration) {
-        assert!(self.child.wait(limit).is_some(), "the server still runs:\n{}", self.log_tail());
-    }
-
     /// Waits until recovery is over and the server takes writes.
     pub fn wait_for_promotion(&self, limit: Duration) {
         let begun = Instant::now();

@@ -68,6 +68,13 @@ impl Outcome {
         self
     }
 
+    /// The run did what it was asked, perhaps with something to say (3).
+    #[track_caller]
+    pub fn done(self) -> Self {
+        assert!([0, 3].contains(&self.code), "{}\n{:#}", self.stderr, self.json);
+        self
+    }
+
     /// The names of the objects that were read.
     pub fn read(&self) -> Vec<&str> {
         let gets = self.store_calls.iter().filter(|call| call["op"] == "get");

@@ -65,12 +65,12 @@ impl Owned {
         }
     }
 
-    /// `kill -9` after `delay`; true when it was still running by then.
-    pub fn kill_after(mut self, delay: Duration) -> bool {
-        let ended = self.wait(delay).is_some();
+    /// `kill -9` after `delay`; how it ended where it had ended by itself before.
+    pub fn kill_after(mut self, delay: Duration) -> Option<ExitStatus> {
+        let ended = self.wait(delay);
         self.signal(Signal::KILL);
         self.0.wait().expect("our own child");
-        !ended
+        ended
     }
 }
 

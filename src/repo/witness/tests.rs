@@ -124,14 +124,8 @@ async fn heads_alone_are_a_witness_and_never_pass_for_what_they_name() {
     assert_eq!(verdict.lost[0].known.name, newest.name);
     // A whole copy beside heads is not confused by them.
     ground.job().run(&Quiet::default()).await.unwrap();
-    ground.assert_copy_of_names_is_sound().await;
-}
-
-impl Ground {
-    async fn assert_copy_of_names_is_sound(&self) {
-        let listed = fetch::candidates(&*self.copy, "wal/").await.unwrap();
-        assert_eq!(listed.len(), 2);
-    }
+    ground.assert_copy_is_sound().await;
+    assert_eq!(fetch::candidates(&*ground.copy, "wal/").await.unwrap().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
