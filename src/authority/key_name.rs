@@ -32,15 +32,6 @@ pub enum KeyName {
 }
 
 impl KeyName {
-    /// The scope whose keys it is about.
-    #[must_use]
-    pub fn scope(&self) -> Option<&Scope> {
-        match self {
-            Self::Scope { scope, .. } | Self::Drill { scope, .. } | Self::Copy { scope, .. } => Some(scope),
-            _ => None,
-        }
-    }
-
     /// The scope and epoch whose identity is in it, whoever can open it.
     #[must_use]
     pub fn identity_of(&self) -> Option<(&Scope, u32)> {

@@ -10,6 +10,7 @@ use super::deposit::{Seals, deposit};
 use super::key_stores::KeyStoreError;
 use super::opening::{self, Custody, Holders};
 use super::testing::{Estate, LOCK, acme, globex};
+use super::upkeep::{Keep, mend};
 use crate::ids::Scope;
 use crate::repo::identities::scope_identity_text;
 use crate::repo::seal::seal_plain;
@@ -202,6 +203,29 @@ async fn one_administrator_alone_neither_begins_a_generation_nor_replaces_one() 
     std::fs::write(estate.path("two/custody/1/manifest.json"), manifest).unwrap();
     let error = generation::current(&estate.stores(), Some(&mine.recipient)).await.unwrap_err();
     assert!(matches!(error, CustodyError::Disagree { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn beside_a_store_that_was_lost_no_other_custody_key_is_begun_and_mending_brings_back_the_one_there_is() {
+    let estate = Estate::new();
+    let rule = estate.rule(&TWO_OF_THREE);
+    let custody = estate.split(&rule).await;
+    let key = estate.key(&custody, &acme(), 1).await;
+    let before = estate.stores().inventory().await.unwrap();
+    for lost in ["one", "two"] {
+        std::fs::remove_dir_all(estate.path(lost)).unwrap();
+        std::fs::create_dir(estate.path(lost)).unwrap();
+        assert_eq!(generation::current(&estate.stores(), None).await.unwrap(), None);
+        let error = generation::make(&estate.stores(), &rule, None, LOCK, estate.clock.now()).await.unwrap_err();
+        assert!(matches!(&error, CustodyError::Disagree { what } if what.contains("sealed keys")), "{error}");
+        // Without the pin everything comes back but what says which key is the one.
+        mend(&estate.stores(), &Keep::default(), None, LOCK).await.unwrap();
+        assert_eq!(generation::current(&estate.stores(), None).await.unwrap(), None);
+        mend(&estate.stores(), &Keep::default(), Some(&custody.recipient), LOCK).await.unwrap();
+        assert_eq!(generation::current(&estate.stores(), None).await.unwrap(), Some(custody.clone()));
+        assert!(estate.stores().inventory().await.unwrap().keys().eq(before.keys()));
+        assert!(same(&estate, &estate.open(&["alice", "bob"]).await.unwrap(), &acme(), 1, &key).await);
+    }
 }
 
 #[tokio::test]

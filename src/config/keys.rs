@@ -109,6 +109,9 @@ fn custody(table: Table<'_>, proof: SignedDuration) -> CustodyConfig {
             Ok(groups) => allowed = groups,
             Err(what) => table.report("threshold", what),
         },
+        (None, false) if allowed.len() > MOST_SUBSETS => {
+            table.report("allowed", format!("has more than {MOST_SUBSETS} groups: nobody can keep track of them"));
+        }
         (None, false) => {}
     }
     for name in custodians.keys().filter(|name| !allowed.is_empty() && !allowed.iter().flatten().any(|n| n == *name)) {

@@ -372,6 +372,23 @@ fn custody_is_an_explicit_list_of_groups_however_it_is_written() {
 }
 
 #[test]
+fn a_list_of_groups_that_nobody_can_read_is_refused_however_it_is_written() {
+    let people: String =
+        (0..9).map(|n| format!("c{n} = \"{}\"\n", age::x25519::Identity::generate().to_public())).collect();
+    let group = |mask: u32| {
+        let names = (0..9).filter(|n| mask & (1 << n) != 0).map(|n| format!("\"c{n}\""));
+        format!("[{}]", names.collect::<Vec<_>>().join(", "))
+    };
+    let of = |groups: u32| {
+        let listed: Vec<String> = (1..=groups).map(group).collect();
+        let custody = format!("[keys.custody]\nallowed = [{}]\n[keys.custody.custodians]\n", listed.join(", "));
+        small_with(&(keys_store("one", "a") + &keys_store("two", "b") + &custody + &people))
+    };
+    parse(&of(256)).unwrap();
+    assert!(wrong(&of(257)).contains("more than 256 groups"));
+}
+
+#[test]
 fn custody_that_protects_nobody_is_refused() {
     let stores = keys_store("one", "a") + &keys_store("two", "b");
     for (text, said) in [

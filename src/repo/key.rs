@@ -73,7 +73,8 @@ impl From<KeyError> for Failure {
         let path = |path: &Path| path.display().to_string();
         let (kind, object, next) = match &error {
             KeyError::Absent { scope, .. } => {
-                let next = "have its custodians release it, and put it into the folder that keys.identities names";
+                let next = "open it with its custodians (`lifeboat key open`), or put its file into the folder that \
+                            keys.identities names";
                 return Self::new(Kind::Integrity, scope.to_string(), cause, next);
             }
             KeyError::Erased { scope, .. } => {

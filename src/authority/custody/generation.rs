@@ -95,7 +95,8 @@ fn header(number: u32) -> String {
 /// Nothing is sealed to the new key before both stores have all of it: until its manifest is in both, [`current`] gives the one before.
 ///
 /// # Errors
-/// Of the stores, or of sealing.
+/// `Disagree` where `earlier` is none and the stores hold sealed keys: one of them was lost, and what opens those keys would be left to lapse. Of
+/// the stores, or of sealing.
 pub async fn make(
     stores: &KeyStores,
     rule: &Rule,
@@ -103,6 +104,11 @@ pub async fn make(
     lock: SignedDuration,
     now: Timestamp,
 ) -> Result<Generation, CustodyError> {
+    if earlier.is_none()
+        && let Some(lost) = CustodyError::lost(&stores.names("").await?)
+    {
+        return Err(lost);
+    }
     let last = earlier.map_or(0, |(number, _)| *number);
     let custody = stores.next_number("custody/", number_of, last).await?;
     let key = Identity::generate();

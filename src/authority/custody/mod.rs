@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use age::x25519::Recipient;
 
+use super::key_name::KeyName;
 use super::key_stores::KeyStoreError;
 use crate::failure::{self, Failure, Kind};
 use crate::repo::key::KeyError;
@@ -49,6 +50,15 @@ pub enum CustodyError {
     Random(getrandom::Error),
 }
 
+impl CustodyError {
+    /// Why stores that share no custody key must not begin one, from the names of what they hold: keys that are sealed were sealed to one
+    /// that is still in some store. `None` where there is nothing yet.
+    pub fn lost<'a>(names: impl IntoIterator<Item = &'a KeyName>) -> Option<Self> {
+        let sealed = names.into_iter().any(|name| matches!(name, KeyName::Scope { .. }));
+        sealed.then(|| Self::Disagree { what: "there are sealed keys, and no custody key is in both".to_owned() })
+    }
+}
+
 impl From<getrandom::Error> for CustodyError {
     fn from(error: getrandom::Error) -> Self {
         Self::Random(error)
@@ -64,7 +74,8 @@ impl From<CustodyError> for Failure {
             CustodyError::None => (Kind::Usage, "make it with `lifeboat key split`"),
             CustodyError::Disagree { .. } => (
                 Kind::Integrity,
-                "ask both administrators; nothing is sealed to a key that only one of them vouches for",
+                "ask both administrators; nothing is sealed to a key that only one of them vouches for; where one store was lost, \
+                 pin keys.custody.recipient and run `lifeboat key renew --mend`",
             ),
             CustodyError::Changed { .. } => (
                 Kind::Usage,

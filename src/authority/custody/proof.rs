@@ -4,7 +4,7 @@
 //! line's SHA-256, which lets anybody check an answer and nobody make one. A challenge is answered once. That the right person held the key, and that
 //! nobody else does, this cannot prove.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -132,19 +132,20 @@ pub async fn last(
         let Some(recipient) = rule.custodians.get(custodian).filter(|_| !last.contains_key(custodian)) else {
             continue;
         };
-        let mut proved = Vec::new();
-        for (_, bytes) in stores.read(name).await? {
+        // Each store once, however many versions it has.
+        let mut proved = BTreeSet::new();
+        for (store, bytes) in stores.read(name).await? {
             if let Ok(proof) = serde_json::from_slice::<Proof>(&bytes)
                 && (proof.format, &proof.custodian, proof.recipient.as_str())
                     == (FORMAT, custodian, recipient.to_string().as_str())
             {
-                proved.push(proof.proved);
+                proved.insert(store);
             }
         }
         // Both must have it, and when it arrived is for the stores to say: the earliest of what they say.
         let arrived = held.values().filter_map(|held| held.versions.first()).map(|listed| listed.created).min();
         if held.len() == stores.0.len()
-            && proved.len() >= held.len()
+            && proved.len() == held.len()
             && let Some(time) = arrived
         {
             last.insert(custodian.clone(), time);

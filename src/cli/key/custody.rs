@@ -123,7 +123,15 @@ pub(super) fn difference(stored: &Rule, wanted: &Rule) -> String {
         let how = if same_names { ", of whom some have another key now" } else { "" };
         return format!("the keys stores have {}, the configuration {}{how}", names(stored), names(wanted));
     }
-    format!("the keys stores have {} groups, the configuration {}", stored.allowed.len(), wanted.allowed.len())
+    let only = |one: &Rule, other: &Rule| {
+        let groups: Vec<String> = one.allowed.difference(&other.allowed).map(|group| group.join(" + ")).collect();
+        match groups.len() {
+            0 => "nothing more".to_owned(),
+            1..=4 => groups.join(", "),
+            more => format!("{}, and {} more groups", groups[..3].join(", "), more - 3),
+        }
+    };
+    format!("the keys stores alone allow {}; the configuration alone {}", only(stored, wanted), only(wanted, stored))
 }
 
 /// The scopes that the drill host may open: of the tenants that say so, with their clusters'.

@@ -32,9 +32,9 @@ pub struct List {}
 pub(super) async fn list(_: &List, context: &Context) -> Result<Report, Failure> {
     let config = context.config()?;
     // Without keys stores and without a store that answers, what lies on this machine is still worth a list.
-    let ledger = match config.keys.stores.is_empty() && !reachable(context, &config).await {
-        true => Ledger::default(),
-        false => open::ledger(context, &config, &*open::store(context, &config, Role::Reader).await?).await?,
+    let ledger = match open::store(context, &config, Role::Reader).await {
+        Err(_) if config.keys.stores.is_empty() => Ledger::default(),
+        store => open::ledger(context, &config, &*store?).await?,
     };
     let standing = Standing::of(context, &config, &ledger).await?;
     let mut report = table(&config, context, standing.as_ref(), &ledger)?;
@@ -43,10 +43,6 @@ pub(super) async fn list(_: &List, context: &Context) -> Result<Report, Failure>
     }
     report.findings.extend(standing::of_erasures(&ledger.erasures()));
     Ok(report)
-}
-
-async fn reachable(context: &Context, config: &Config) -> bool {
-    open::store(context, config, Role::Reader).await.is_ok()
 }
 
 fn table(config: &Config, context: &Context, standing: Option<&Standing>, ledger: &Ledger) -> Result<Report, Failure> {
@@ -148,7 +144,7 @@ fn custodians(standing: &Standing) -> String {
             let groups: Vec<String> = found.rule.allowed.iter().map(|group| group.join(" + ")).collect();
             format!("\nCustody {} opens with {}.\n", found.number, groups.join(", or "))
         }
-        None => "\nThere is no custody key.\n".to_owned(),
+        None => "\nThere is no custody key that both keys stores have.\n".to_owned(),
     };
     for (name, proved) in &standing.proofs {
         let proved = proved.map_or("never proved his key".to_owned(), |time| format!("proved his key {}", day(time)));

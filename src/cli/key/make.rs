@@ -158,7 +158,7 @@ impl<'a> Ring<'a> {
         Ok(ceremony.identities.keys().cloned().collect())
     }
 
-    /// Takes the keys of a scope out of the bundle, where there is one. True when there was something to take out.
+    /// Takes the keys of a scope up to `epoch` out of the bundle, so that nothing more is sealed to them. False where there is no bundle here.
     pub(super) fn erase(&self, scope: &Scope, epoch: u32) -> Result<bool, Failure> {
         if !self.writer.exists() {
             return Ok(false);

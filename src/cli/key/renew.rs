@@ -10,6 +10,7 @@ use crate::cli::open;
 use crate::cli::outcome::Report;
 use crate::config::{Config, Role};
 use crate::failure::Failure;
+use crate::watch;
 
 /// Make the locks of all key files end a full `keys.lock` from now
 ///
@@ -33,6 +34,12 @@ pub(super) async fn renew(args: &Renew, context: &Context) -> Result<Report, Fai
         let keep = kept(context, &config, &stores).await?;
         let pinned = custody::pinned(custody::of_config(&config)?)?;
         mended = upkeep::mend(&stores, &keep, pinned.as_ref(), config.keys.lock).await?;
+        if pinned.is_none() && generation::current(&stores, None).await?.is_none() {
+            let what =
+                "the manifest of the custody key was not copied: the configuration does not say which key it must name";
+            let next = "set [keys.custody] recipient to the custody key's recipient (age1...), and run it again";
+            watch::warn(&*context.watch, "custody", what, next);
+        }
     }
     custody::of_config(&config)?;
     let renewed = roll(context, &config).await?.unwrap_or_default();

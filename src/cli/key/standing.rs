@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::custody;
 use crate::authority::custody::generation::{self, Generation};
-use crate::authority::custody::proof;
+use crate::authority::custody::{CustodyError, proof};
 use crate::authority::key_stores::Inventory;
 use crate::authority::upkeep::{Keep, Known, judge};
 use crate::cli::context::Context;
@@ -43,6 +43,7 @@ impl Standing {
             let Failure { object, cause, next, .. } = failure;
             findings.push(Finding { level: Level::Warning, object, what: cause, next });
         };
+        let inventory = stores.inventory().await?;
         let generation = match stores.0.len() {
             // With one store there is nobody to agree with.
             1 => generation::all(&stores).await?.into_iter().next(),
@@ -50,12 +51,12 @@ impl Standing {
                 Ok(Some(found)) => {
                     if found.rule != rule {
                         let what = custody::difference(&found.rule, &rule);
-                        warn(crate::authority::custody::CustodyError::Changed { what }.into());
+                        warn(CustodyError::Changed { what }.into());
                     }
                     Some(found)
                 }
                 Ok(None) => {
-                    warn(crate::authority::custody::CustodyError::None.into());
+                    warn(CustodyError::lost(inventory.keys()).unwrap_or(CustodyError::None).into());
                     None
                 }
                 Err(error) => {
@@ -64,7 +65,6 @@ impl Standing {
                 }
             },
         };
-        let inventory = stores.inventory().await?;
         let last = proof::last(&stores, &inventory, &rule).await?;
         let proofs = rule.custodians.keys().map(|name| (name.clone(), last.get(name).copied())).collect();
         let keep = custody::keep(config, ledger, generation.as_ref());
@@ -74,11 +74,10 @@ impl Standing {
         }
         let stores: Vec<String> = stores.0.into_iter().map(|store| store.name).collect();
         let (lock, proof, sealed) = (config.keys.lock, wanted.proof, sealed(config)?);
-        let (inventory_ref, keep_ref) = (&inventory, &keep);
         let known = Known {
-            inventory: inventory_ref,
+            inventory: &inventory,
             stores: &stores,
-            keep: keep_ref,
+            keep: &keep,
             lock,
             sealed: &sealed,
             proofs: &proofs,
