@@ -35,7 +35,6 @@ fetch() {
   [ -e "$libraries/ld-linux-x86-64.so.2" ] || libraries=$draft/root/lib/x86_64-linux-gnu # before /lib was merged into /usr
   "$libraries/ld-linux-x86-64.so.2" --library-path "$(libraries "$draft/root")" "$draft/root/usr/bin/radosgw" --version
 }
-# shellcheck source=scripts/rgw.sh
 libraries() { echo "$1/usr/lib/x86_64-linux-gnu:$1/usr/lib/x86_64-linux-gnu/ceph:$1/lib/x86_64-linux-gnu"; }
 
 echo "ceph: fetching Ceph into $home (about a minute)" >&2

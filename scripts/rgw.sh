@@ -193,5 +193,5 @@ case ${1:-} in
   down) exec 8>"$run/starting"; flock 8; stop ;;
   watch) watch ;;
   admin) shift; admin "$@" ;;
-  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

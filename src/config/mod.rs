@@ -36,7 +36,7 @@ pub use keys::{CustodyConfig, Keys};
 pub use place::{Drill, OdooCommand, SandboxConfig, SandboxKind};
 pub use retention::Retention;
 pub use secret::Secret;
-pub use store::{Role, S3Config, StoreConfig};
+pub use store::{Role, S3Config, StoreConfig, is_bucket_name, is_prefix};
 pub use tenant::{SignIn, Tenant};
 pub use when::When;
 

@@ -105,21 +105,31 @@ fn profiles(table: &Table<'_>) -> BTreeMap<Role, String> {
     profiles
 }
 
-/// S3 User Guide, "General purpose bucket naming rules".
-fn bucket(item: &Item<'_>) -> Result<String, String> {
-    let name = item.text()?;
+/// Whether a bucket may be called so (S3 User Guide, "General purpose bucket naming rules").
+#[must_use]
+pub fn is_bucket_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let fine = (3..=63).contains(&name.len())
+    (3..=63).contains(&name.len())
         && name.bytes().all(|b| plain(b) || b == b'-' || b == b'.')
         && name.bytes().next().is_some_and(plain)
         && name.bytes().last().is_some_and(plain)
-        && !name.contains("..");
-    if fine { Ok(name) } else { Err(format!("'{name}' is not a bucket's name")) }
+        && !name.contains("..")
+}
+
+/// Whether all its parts between slashes are plain names.
+#[must_use]
+pub fn is_prefix(text: &str) -> bool {
+    text.split('/').all(crate::ids::is_plain_name)
+}
+
+fn bucket(item: &Item<'_>) -> Result<String, String> {
+    let name = item.text()?;
+    if is_bucket_name(&name) { Ok(name) } else { Err(format!("'{name}' is not a bucket's name")) }
 }
 
 fn prefix(item: &Item<'_>) -> Result<String, String> {
     let text = item.text()?;
-    if crate::ids::is_plain_name(&text) || text.split('/').all(crate::ids::is_plain_name) {
+    if is_prefix(&text) {
         return Ok(text);
     }
     Err(format!("'{text}' is not a prefix: plain names with '/' between them"))

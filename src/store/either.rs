@@ -171,7 +171,7 @@ impl Store for Either {
     }
 
     fn promises(&self) -> Promises {
-        let nothing = || Promises { create_only: false, locks_enforced: false, caveats: Vec::new() };
+        let nothing = || Promises { create_only: false, locks_enforced: false, lacks: Vec::new(), caveats: Vec::new() };
         self.places.first().map_or_else(nothing, |place| place.store.promises())
     }
 

@@ -108,7 +108,12 @@ impl Store for LocalStore {
              as) can lift them, change objects and set their times",
             "it is one machine: keep a second copy elsewhere",
         ];
-        Promises { create_only: true, locks_enforced: false, caveats: caveats.map(str::to_owned).to_vec() }
+        Promises {
+            create_only: true,
+            locks_enforced: false,
+            lacks: Vec::new(),
+            caveats: caveats.map(str::to_owned).to_vec(),
+        }
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
@@ -275,11 +280,7 @@ impl Folder {
         let state = self.lock_state(name)?;
         // The time is taken inside the mutex: waiting for it must not make a lock look older.
         if state.binds(clock.now()) {
-            let until = match (state.held, state.retained_until) {
-                (false, Some(until)) => until.to_string(),
-                _ => "its legal hold is lifted".to_owned(),
-            };
-            return Err(StoreError::Locked { name: name.to_owned(), until });
+            return Err(StoreError::Locked { name: name.to_owned(), until: state.end() });
         }
         let path = self.root.join(name);
         let removed = std::fs::remove_file(&path).and_then(|()| locks::sync_parent(&path));

@@ -199,7 +199,7 @@ impl Store for MemoryStore {
 
     fn promises(&self) -> Promises {
         let caveats = vec!["it is gone when the process ends".to_owned()];
-        Promises { create_only: self.create_only, locks_enforced: true, caveats }
+        Promises { create_only: self.create_only, locks_enforced: true, lacks: Vec::new(), caveats }
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
@@ -265,11 +265,7 @@ impl Store for MemoryStore {
         let mut inside = self.inside();
         let (_, lock) = inside.object(name, version).ok_or_else(|| absent(name))?;
         if lock.binds(now) {
-            let until = match (lock.held, lock.retained_until) {
-                (false, Some(until)) => until.to_string(),
-                _ => "its legal hold is lifted".to_owned(),
-            };
-            return Err(StoreError::Locked { name: name.to_owned(), until });
+            return Err(StoreError::Locked { name: name.to_owned(), until: lock.end() });
         }
         inside.take_out(name, version);
         Ok(())

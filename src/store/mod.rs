@@ -67,6 +67,15 @@ impl LockState {
     pub fn binds(&self, now: Timestamp) -> bool {
         self.held || self.retained_until.is_some_and(|until| until > now)
     }
+
+    /// When it ends, as it follows "until".
+    #[must_use]
+    pub fn end(&self) -> String {
+        match (self.held, self.retained_until) {
+            (false, Some(until)) => until.to_string(),
+            _ => "its legal hold is lifted".to_owned(),
+        }
+    }
 }
 
 /// What a store can and cannot promise, in its own words; `doctor` and `status` show it.
@@ -76,6 +85,9 @@ pub struct Promises {
     pub create_only: bool,
     /// Locks hold against everybody who has only the store's own interface.
     pub locks_enforced: bool,
+    /// What it says itself that it lacks, so that nothing is written to it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
     /// What a person must know before trusting it with the only copy.
     pub caveats: Vec<String>,
 }
@@ -103,6 +115,9 @@ pub enum StoreError {
     /// The credential is wrong, or may not do it; no lock is in the way.
     #[error("{name}: {what}")]
     Denied { name: String, what: String },
+    /// Requests are signed with the time, and the store believes none of this machine's.
+    #[error("{name}: this machine's clock is too far from the store's")]
+    Skewed { name: String },
     /// The store cannot keep what is put there as it must be kept.
     #[error("{name}: {what}")]
     Unfit { name: String, what: String },
@@ -129,7 +144,9 @@ impl From<StoreError> for Failure {
                 (Kind::Integrity, name, "look for it in the second copy, or restore from another point")
             }
             StoreError::Exists { name } => (Kind::Failed, name, "run the command again; a new name is chosen"),
-            StoreError::Locked { name, .. } => (Kind::Refused, name, "wait until the lock has lapsed"),
+            StoreError::Locked { name, .. } => {
+                (Kind::Refused, name, "wait until the lock has lapsed; a hold is lifted with `lifeboat unhold`")
+            }
             StoreError::Shortens { name, .. } => (Kind::Refused, name, "locks only ever grow"),
             StoreError::BadName { name } => {
                 (Kind::Usage, name, "object names are relative, with parts of letters, digits, '.', '_' and '-'")
@@ -138,6 +155,7 @@ impl From<StoreError> for Failure {
                 (Kind::Integrity, name, "the object is shorter than its envelope says: look for it in the second copy")
             }
             StoreError::Full { name, .. } => (Kind::Failed, name, "make room in the store, then run the command again"),
+            StoreError::Skewed { name } => (Kind::Refused, name, "set this machine's clock by NTP"),
             StoreError::Denied { name, .. } => (
                 Kind::Refused,
                 name,

@@ -154,12 +154,6 @@ impl S3Store {
         Ok(store)
     }
 
-    /// The client that this store asks with, for what is no part of a store's contract: the honesty drill, policies.
-    #[must_use]
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
     /// Where the honesty drill attacks.
     #[must_use]
     pub fn target(&self) -> Target {

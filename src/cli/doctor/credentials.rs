@@ -9,7 +9,7 @@ use crate::cli::open;
 use crate::config::{Config, Role, S3Config, StoreConfig};
 use crate::failure::{self, Failure, Kind};
 use crate::repo::name::Stamp;
-use crate::store::credential::{Complaint, judge, probe};
+use crate::store::credential::{Complaint, Right, judge, probe};
 use crate::store::s3::S3Store;
 
 const CHECK: &str = "credential";
@@ -59,20 +59,28 @@ pub(super) async fn check(config: &Config, context: &Context, args: &Args, now: 
         };
         let complaints = judge(role, &found);
         for complaint in &complaints {
-            checks.complain(CHECK, &object, complaint.said(), next(*complaint, role));
+            checks.complain(CHECK, &object, complaint.said(), next(*complaint, role, store));
         }
+        let unseen: Vec<&str> =
+            Right::ALL.into_iter().filter(|right| !found.contains_key(right)).map(Right::said).collect();
         if complaints.is_empty() {
-            checks.fine(CHECK, &object, "may what it needs; nothing more was found");
+            let said = match unseen.as_slice() {
+                [] => "may what it needs; nothing more was found".to_owned(),
+                unseen => format!("nothing wrong was found; not seen is whether it may {}", unseen.join(", ")),
+            };
+            checks.fine(CHECK, &object, said);
         }
-        told.push(json!({ "role": role, "may": found, "complaints": complaints }));
+        told.push(json!({ "role": role, "may": found, "unseen": unseen, "complaints": complaints }));
     }
     checks.fields.insert("credentials".to_owned(), told.into());
 }
 
-fn next(complaint: Complaint, role: Role) -> String {
+fn next(complaint: Complaint, role: Role, store: &S3Config) -> String {
     match complaint {
         Complaint::TooMuch(_) => {
-            format!("give it the policy of `lifeboat init --print-policies aws --role {}`", role.name())
+            // AWS needs no address.
+            let dialect = if store.endpoint.is_some() { "ceph" } else { "aws" };
+            format!("give it the policy of `lifeboat init --print-policies {dialect} --role {}`", role.name())
         }
         Complaint::Missing(_) => "add the right, or use the role's own credential".to_owned(),
     }

@@ -1,6 +1,6 @@
 //! The store: is it there, does its clock agree with ours, what does it promise, and what did its last drill say?
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Args, Checks, credentials};
@@ -8,13 +8,11 @@ use crate::cli::context::Context;
 use crate::cli::{open, trusted};
 use crate::config::Config;
 use crate::failure::{Failure, Kind};
+use crate::repo::expire::CLOCKS_APART;
 use crate::store::Store;
-use crate::store::honesty::{Gate, verdict};
+use crate::store::honesty::{Gate, Outcome, verdict};
 
 const CHECK: &str = "store";
-
-/// By more than this the host's clock may not be off: locks and names are made by it, and `expire` refuses to judge.
-pub(super) const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// Checks it; true when it can be reached.
 pub(super) async fn check(config: &Config, context: &Context, args: &Args, checks: &mut Checks) -> bool {
@@ -37,6 +35,10 @@ pub(super) async fn check(config: &Config, context: &Context, args: &Args, check
         Some(what) => checks.complain("clock", &place, what, "set this machine's clock by NTP"),
     }
     let promises = store.promises();
+    for lack in &promises.lacks {
+        let next = "use a bucket that was made with versioning and Object Lock";
+        checks.complain(CHECK, &place, format!("{lack}: nothing is written to it"), next);
+    }
     for caveat in &promises.caveats {
         checks.fine(CHECK, &place, caveat.as_str());
     }
@@ -61,21 +63,28 @@ fn last_drill(config: &Config, context: &Context, store: &dyn Store, checks: &mu
             checks.fail("honesty", Failure::new(Kind::Refused, format!("store {place}"), what, next));
         }
         (Gate::Open, Some(record)) => {
-            checks.fine("honesty", place, format!("kept its locks when drilled, {}", record.time));
+            let tried = record.trials.iter().filter(|trial| trial.outcome != Outcome::CouldNotTry).count();
+            let said = match record.trials.len() - tried {
+                0 => format!("kept its locks when drilled, {}", record.time),
+                untried => format!("kept its locks in {tried} trials, {}; {untried} could not be tried", record.time),
+            };
+            checks.fine("honesty", place, said);
         }
         (Gate::Open, None) => checks.fine("honesty", place, "not drilled"),
     }
 }
 
-/// What is said of two clocks that differ by too much.
+/// What is said of two clocks that differ by too much: locks and names are made by the host's, and `expire` refuses to judge.
 fn skewed(store: Timestamp, host: Timestamp) -> Option<String> {
     let off = host.duration_since(store);
     let (seconds, word) = (off.as_secs().abs(), if off.is_negative() { "behind" } else { "ahead of" });
-    (off.abs() > SKEW).then(|| format!("this machine's clock is {seconds} s {word} the store's"))
+    (off.abs() > CLOCKS_APART).then(|| format!("this machine's clock is {seconds} s {word} the store's"))
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
 
     #[test]

@@ -1,13 +1,12 @@
 //! `lifeboat init --print-policies`: the least policy of each role, ready to be applied by whoever administers the bucket.
 
-use serde_json::Value;
+use serde_json::json;
 
 use super::Args;
 use crate::cli::context::Context;
 use crate::cli::outcome::Report;
-use crate::config::{Config, Role, StoreConfig};
+use crate::config::{Config, Role, StoreConfig, is_bucket_name, is_prefix};
 use crate::failure::{Failure, Kind};
-use crate::ids::is_plain_name;
 use crate::store::policy::{Confined, Dialect, Grant, Ground, Holds, printed};
 use crate::watch;
 
@@ -47,12 +46,8 @@ pub(super) fn print(of: Of, args: &Args, context: &Context) -> Result<Report, Fa
         watch::note(&*context.watch, format!("bucket {}", ground.bucket), *line);
     }
     let text = serde_json::to_string_pretty(&value).unwrap_or_default() + "\n";
-    Ok(Report::new(shown(value), text))
-}
-
-/// `--json` has more fields at the top.
-fn shown(value: Value) -> Value {
-    serde_json::json!({ "policies": value })
+    // `--json` has more fields at the top.
+    Ok(Report::new(json!({ "policies": value }), text))
 }
 
 fn instructions(of: Of) -> &'static [&'static str] {
@@ -81,22 +76,30 @@ fn ground(args: &Args, config: &Config) -> Result<Ground, Failure> {
         }
     };
     let holds = if args.keys { Holds::Keys } else { Holds::Backups };
-    Ok(Ground { bucket, prefix, longest_lock_days: longest_lock_days(config), holds })
+    Ok(Ground { bucket, prefix, longest_lock_days: longest_lock_days(config, holds), holds })
 }
 
-/// The longest class with the slack of its point and that of what the point names, in whole days, and one more for clocks.
-fn longest_lock_days(config: &Config) -> u64 {
-    let longest = config.retention.classes.values().max().copied().unwrap_or_default();
-    let slack = config.retention.slack;
-    let seconds = longest.saturating_add(slack).saturating_add(slack).as_secs();
+/// In whole days, and one more for clocks: of backups the longest class with the slack of its point and that of what the point names; of key
+/// files what they are renewed for, or a proof is kept for.
+fn longest_lock_days(config: &Config, holds: Holds) -> u64 {
+    let longest = match holds {
+        Holds::Backups => {
+            let slack = config.retention.slack;
+            let class = config.retention.classes.values().max().copied().unwrap_or_default();
+            class.saturating_add(slack).saturating_add(slack)
+        }
+        Holds::Keys => {
+            config.keys.lock.max(config.keys.custody.as_ref().map_or(config.keys.lock, |custody| custody.proof))
+        }
+    };
+    let seconds = longest.as_secs();
     u64::try_from(seconds).unwrap_or(0).div_ceil(86_400) + 1
 }
 
 /// `BUCKET[/PREFIX]`.
 pub(super) fn bucket(text: &str) -> Result<(String, String), String> {
     let (bucket, prefix) = text.split_once('/').unwrap_or((text, ""));
-    let named = |part: &str| part.split('.').all(is_plain_name);
-    match named(bucket) && (prefix.is_empty() || prefix.split('/').all(is_plain_name)) {
+    match is_bucket_name(bucket) && (prefix.is_empty() || is_prefix(prefix)) {
         true => Ok((bucket.to_owned(), prefix.to_owned())),
         false => Err("BUCKET or BUCKET/PREFIX, in small letters, digits and '-'".to_owned()),
     }

@@ -1,7 +1,7 @@
 //! What a credential really can, against what its role needs: too much is a complaint, and so is too little.
 //!
 //! [`probe`] asks the bucket by requests that change nothing, whatever the answer: they name what does not exist, or say what
-//! makes no sense, so that an allowed one is refused for that and a forbidden one for want of a right. [`judge`] is pure.
+//! makes no sense, so that an allowed one is refused for that and a forbidden one for want of a right; a policy that is taken all the same is put back. [`judge`] is pure.
 //!
 //! Not seen this way: the right to make delete markers and to lift governance locks, which only a deed shows; the honesty
 //! drill does both at a canary.

@@ -13,13 +13,10 @@ use aws_sdk_s3::types::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Found, Right};
-use crate::store::honesty::s3::{Answer, Target, Trouble, answer};
+use crate::store::honesty::s3::{Answer, NO_MD5, Target, Trouble, answer};
 
 /// What no store takes for a setting.
 const NONSENSE: &str = "lifeboat-probe";
-/// Zero bytes' MD5 it is not, nor any text's that is sent here.
-const NO_MD5: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
-
 /// What the credential can do in the bucket. `now` is the store's time, `stamp` makes a name that nothing has.
 ///
 /// # Errors

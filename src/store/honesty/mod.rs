@@ -181,7 +181,9 @@ pub fn gate(record: Option<&Record>, now: Timestamp, accept_dishonest: bool) -> 
     }
     let held = |trial: &Trial| trial.outcome != Outcome::CouldNotTry;
     if !record.trials.iter().any(held) {
-        return Gate::Warn { what: "was drilled with a credential that could try nothing".into(), next: drill };
+        let next =
+            "run `lifeboat doctor --attack --profile NAME` with the profile of whoever administers the bucket".into();
+        return Gate::Warn { what: "was drilled with a credential that could try nothing".into(), next };
     }
     let age = now.duration_since(record.time);
     if age > STALE {

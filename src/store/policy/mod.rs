@@ -29,7 +29,7 @@ pub struct Ground {
     pub bucket: String,
     /// Put before every object's name, without a slash at its ends; empty for none.
     pub prefix: String,
-    /// The longest lock that a writer may set or extend to, in days; the longest class with slack, rounded up.
+    /// The longest lock that anybody may set or extend to, in days, rounded up.
     pub longest_lock_days: u64,
     pub holds: Holds,
 }
@@ -107,13 +107,13 @@ fn statements(grant: &Grant, ground: &Ground, dialect: Dialect) -> Vec<Statement
         Holds::Keys => rights::allowed_with_keys(grant, ground),
     };
     all.push(rights::never(&all, ground));
-    if grant.role == Role::Writer {
-        if ground.holds == Holds::Backups {
-            all.push(rights::unread(ground));
-        }
-        if dialect == Dialect::Aws {
-            all.extend(rights::bounded_locks(ground));
-        }
+    if (grant.role, ground.holds) == (Role::Writer, Holds::Backups) {
+        all.push(rights::unread(ground));
+    }
+    // In a keys store the verifier rolls locks on.
+    let locks = grant.role == Role::Writer || (grant.role, ground.holds) == (Role::Verifier, Holds::Keys);
+    if locks && dialect == Dialect::Aws {
+        all.extend(rights::bounded_locks(ground));
     }
     all
 }

@@ -61,6 +61,22 @@ fn a_writer_reads_envelopes_and_its_chunk_maps_and_nothing_sealed_for_others() {
 }
 
 #[test]
+fn in_a_keys_store_whoever_rolls_locks_on_is_bounded_too_and_in_the_store_of_backups_he_has_no_locks_to_bound() {
+    let bounded = |role, holds| {
+        let ground = Ground { holds, ..ground("") };
+        identity(role, &ground).iter().any(|statement| statement["Sid"] == "NotLongerThanNeeded")
+    };
+    for (role, backups, keys) in [
+        (Role::Writer, true, true),
+        (Role::Verifier, false, true),
+        (Role::Reader, false, false),
+        (Role::Janitor, false, false),
+    ] {
+        assert_eq!((bounded(role, Holds::Backups), bounded(role, Holds::Keys)), (backups, keys), "{role:?}");
+    }
+}
+
+#[test]
 fn a_writer_locks_no_longer_than_the_longest_class_and_in_compliance_mode_only() {
     let statements = identity(Role::Writer, &ground(""));
     let condition = |sid: &str| statements.iter().find(|s| s["Sid"] == sid).unwrap()["Condition"].clone();

@@ -111,7 +111,7 @@ fn answered(name: String, tried: &str, answer: &Answer) -> StoreError {
         (_, "SignatureDoesNotMatch") => denied("the secret key is not the access key's".to_owned()),
         (_, "ExpiredToken" | "TokenRefreshRequired") => denied("the session's token has expired".to_owned()),
         (_, "InvalidToken") => denied("the session's token is not valid".to_owned()),
-        (_, "RequestTimeTooSkewed") => denied("this machine's clock is too far from the store's".to_owned()),
+        (_, "RequestTimeTooSkewed") => StoreError::Skewed { name },
         (_, "QuotaExceeded" | "QuotaExceededException") | (507, _) => {
             let source = std::io::Error::new(std::io::ErrorKind::QuotaExceeded, said);
             StoreError::Full { name, source }

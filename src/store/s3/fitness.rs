@@ -78,12 +78,9 @@ impl S3Store {
 
 impl Fitness {
     pub(super) fn promises(&self) -> Promises {
-        let caveat = |said: Said, what: &str| match said {
-            Said::Yes => None,
-            Said::No => Some(format!("the bucket has no {what}: nothing is written to it")),
-            Said::Untold => Some(format!("this credential may not ask whether the bucket has {what}")),
-        };
-        let told = [caveat(self.versions, "versioning"), caveat(self.locks, "Object Lock")];
+        let asked = [(self.versions, "versioning"), (self.locks, "Object Lock")];
+        let of = |wanted: Said| asked.into_iter().filter(move |(said, _)| *said == wanted).map(|(_, what)| what);
+        let untold = of(Said::Untold).map(|what| format!("this credential may not ask whether the bucket has {what}"));
         let always = [
             "of writers that race for one name several may win, each with a version of its own: a put is no mutex",
             "locks are as good as the server's word: `lifeboat doctor --attack` tries it",
@@ -91,7 +88,8 @@ impl Fitness {
         Promises {
             create_only: false,
             locks_enforced: (self.versions, self.locks) == (Said::Yes, Said::Yes),
-            caveats: told.into_iter().flatten().chain(always.map(str::to_owned)).collect(),
+            lacks: of(Said::No).map(|what| format!("the bucket has no {what}")).collect(),
+            caveats: untold.chain(always.map(str::to_owned)).collect(),
         }
     }
 }

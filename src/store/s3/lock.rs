@@ -200,11 +200,7 @@ impl S3Store {
         if !state.binds(self.server_time().await?) {
             return Ok(());
         }
-        let until = match (state.held, state.retained_until) {
-            (false, Some(until)) => until.to_string(),
-            _ => "its legal hold is lifted".to_owned(),
-        };
-        Err(StoreError::Locked { name: name.to_owned(), until })
+        Err(StoreError::Locked { name: name.to_owned(), until: state.end() })
     }
 }
 

@@ -53,9 +53,9 @@ impl S3Store {
         locked_until: Timestamp,
     ) -> Result<Version, StoreError> {
         self.check_writable()?;
-        let soonest = self.server_time().await?.checked_add(SHORTEST_LOCK).unwrap_or(locked_until);
-        let past = locked_until < soonest.checked_sub(SHORTEST_LOCK).unwrap_or(soonest);
-        let until = whole_seconds(if past { soonest } else { locked_until });
+        let now = self.server_time().await?;
+        let past = locked_until < now;
+        let until = whole_seconds(if past { now.checked_add(SHORTEST_LOCK).unwrap_or(now) } else { locked_until });
         let parcel = Parcel { name, key, bytes, until, mark: mark(name)? };
         if parcel.bytes.len() as u64 >= self.options.multipart_from {
             return self.put_in_parts(&parcel).await;

@@ -10,7 +10,7 @@ use super::{Answer, Came, Trouble, answer};
 use crate::store::honesty::{Attack, Outcome};
 
 /// Sums of 16 and 32 zero bytes, in base64: nothing has them.
-const NO_MD5: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
+pub(in crate::store) const NO_MD5: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
 const NO_SHA256: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 pub(super) async fn wrong(ground: &Ground<'_>) -> Came {

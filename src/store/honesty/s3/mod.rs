@@ -26,6 +26,7 @@ mod retention;
 pub use answer::Trouble;
 pub(in crate::store) use answer::{Answer, answer};
 use canary::{Canary, Ground};
+pub(in crate::store) use checksum::NO_MD5;
 
 /// A bucket, and the way in.
 #[derive(Debug, Clone)]
