@@ -141,7 +141,7 @@ impl Server {
         postgres.arg("-D").arg(&data).args(["-c", "listen_addresses=", "-c", "fsync=off", "-k"]).arg(dir.path());
         let server = Self { process: postgres.spawn().unwrap(), dir };
         let script = "CREATE DATABASE acme;\nCREATE DATABASE \"Globex \\ \"\"GmbH\"\"\";\nCREATE DATABASE list;\n";
-        for _ in 0..200 {
+        for _ in 0..1800 {
             if server.psql(script) {
                 return server;
             }
@@ -262,4 +262,21 @@ fn keys_made_at_the_same_time_all_reach_the_bundle() {
     let listed = json(&run(dir.path(), &["--json", "key", "list"]));
     let sealed = listed["scopes"].as_array().unwrap().iter().filter(|scope| scope["seals"] == true).count();
     assert_eq!(sealed, 6, "{listed}");
+}
+
+/// It waits for a writer of the pipe that is its configuration, and is looked at meanwhile.
+#[test]
+fn a_process_of_lifeboat_leaves_no_core() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("lifeboat.toml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = lifeboat(dir.path(), &["--config", "lifeboat.toml", "points"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // Opened here once it is open there: by then main has begun long ago.
+    let writer = std::fs::File::options().write(true).open(&pipe).unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    drop(writer);
+    child.wait().unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
 }

@@ -204,6 +204,8 @@ fn a_store_that_was_set_back_is_refused_for_latest_until_somebody_accepts_it() {
     let points = estate.run(&["points"]).expect(3);
     assert_eq!(points.json["freshness"], "rolled_back");
     assert!(!points.json["witness"]["lost"].as_array().unwrap().is_empty());
+    let verified = estate.run(&["verify", "--level", "0"]).expect(6);
+    assert_eq!(verified.json["freshness"], "rolled_back");
     let accepted = ground.restore(&["--accept-rollback"]).expect(3);
     assert_eq!(accepted.json["freshness"], "rolled_back");
 }

@@ -3,8 +3,23 @@
 use serde_json::json;
 
 use super::outcome::Report;
+use crate::failure::Failure;
 use crate::repo::witness::{Freshness, Verdict};
 use crate::watch::{Finding, Level};
+
+/// What to do about a store that was rolled back.
+const NEXT: &str =
+    "find out what happened to the store; nothing newer than it shows is restored without --accept-rollback";
+
+/// As [`told`], of a command whose work is to find such a thing: it fails where nothing worse was found before.
+#[must_use]
+pub fn judged(report: Report, verdict: &Verdict) -> Report {
+    let report = told(report, verdict);
+    match verdict.refuse() {
+        Err(failure) if report.failure.is_none() => report.failed(Failure { next: NEXT.to_owned(), ..failure }),
+        _ => report,
+    }
+}
 
 /// Adds it to a report.
 #[must_use]
@@ -17,8 +32,7 @@ pub fn told(mut report: Report, verdict: &Verdict) -> Report {
             level: Level::Warning,
             object: failure.object,
             what: failure.cause,
-            next: "find out what happened to the store; nothing newer than it shows is restored without --accept-rollback"
-                .to_owned(),
+            next: NEXT.to_owned(),
         }));
     }
     report

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::json;
 
 use super::context::Context;
@@ -31,6 +32,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    leave_no_core();
     let args: Vec<OsString> = std::env::args_os().collect();
     // The agent is started inside a sandbox: it gets no configuration, no threads and no runtime of ours.
     if args.get(1).is_some_and(|first| first == crate::sandbox::COMMAND) {
@@ -41,6 +43,13 @@ pub fn main() -> ExitCode {
         Ok(asked) => run(asked),
         Err(error) => not_parsed(&args, &error),
     }
+}
+
+/// A process that holds keys must not leave its memory on a disk when it dies. What it starts inherits this.
+fn leave_no_core() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // To lower a limit is always allowed; where it is not even known, there is no core either.
+    let _ = setrlimit(Resource::Core, none);
 }
 
 fn run(asked: Lifeboat) -> ExitCode {

@@ -88,7 +88,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Report, Failure> {
     }
     let about = open::about(config.tenants.values());
     match open::freshness(context, &config, &about).await {
-        Ok(verdict) => Ok(fresh::told(report, &verdict)),
+        Ok(verdict) => Ok(fresh::judged(report, &verdict)),
         // What was found counts all the same.
         Err(Failure { object, cause, next, .. }) => {
             let what = format!("whether it shows the newest could not be asked: {cause}");
