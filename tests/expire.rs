@@ -137,6 +137,9 @@ impl Estate {
     }
 }
 
+/// A lock that is awaited; several runs of the binary, on a busy machine, fit into it.
+const SHORT: SignedDuration = SignedDuration::from_secs(7);
+
 /// Until a lock has really lapsed, slack included.
 async fn lapsed(until: Timestamp) {
     let end = until + SignedDuration::from_secs(1);
@@ -152,7 +155,7 @@ fn count(json: &Value, reason: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_lapsed_goes_a_dry_run_says_so_first_and_no_key_is_on_the_machine() {
     let estate = estate();
-    let (soon, later) = (now() + SignedDuration::from_secs(2), now() + SignedDuration::from_hours(1));
+    let (soon, later) = (now() + SHORT, now() + SignedDuration::from_hours(1));
     let (short, long) = (estate.set("a", b"short", soon).await, estate.set("b", b"long", later).await);
     let (gone, stays) = (estate.point(&short, soon).await, estate.point(&long, later).await);
     let all = estate.files();
@@ -181,7 +184,7 @@ async fn what_has_lapsed_goes_a_dry_run_says_so_first_and_no_key_is_on_the_machi
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_on_hold_keeps_everything_until_it_is_lifted() {
     let estate = estate();
-    let soon = now() + SignedDuration::from_secs(2);
+    let soon = now() + SHORT;
     let set = estate.set("a", b"content", soon).await;
     let point = estate.point(&set, soon).await;
     estate.run(&["hold", "acme"], 2); // no reason given

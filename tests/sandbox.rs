@@ -42,7 +42,7 @@ async fn output(sandbox: &Sandbox, script: &str) -> (Status, String) {
 
 /// Polls until `done`; panics when it never is.
 async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..4500 {
         if done() {
             return;
         }
@@ -156,7 +156,7 @@ async fn a_prober_outside_speaks_http_to_a_server_inside() {
         let argv = ["/usr/bin/python3", "-c", SERVER].map(str::to_owned).to_vec();
         sandbox.spawn(Spawn { argv, ..shell("") }).await.unwrap();
         let mut connection = None;
-        for _ in 0..200 {
+        for _ in 0..3600 {
             connection = sandbox.connect(8069).await.ok();
             if connection.is_some() {
                 break;

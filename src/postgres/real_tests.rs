@@ -301,7 +301,7 @@ async fn passwords_and_certificates_are_checked_in_both_directions() {
     };
     let fault = |attempt: Result<(), WireError>| attempt.unwrap_err().fault;
     // The reload takes a moment to reach the postmaster.
-    for _ in 0..100 {
+    for _ in 0..1800 {
         if attempt("127.0.0.1", "scram", "right", SslMode::Require, None).await.is_ok() {
             break;
         }
@@ -509,7 +509,7 @@ async fn a_recovered_server_stops_where_it_was_told_and_runs_nothing_captured() 
     let log = place.path().join("log");
     let mut postmaster = Postmaster::start(&arguments, &log);
     let server = Server { host: place.path().display().to_string(), port: 5432, ..source.local() };
-    server::wait_until_recovered(&server, 15, Duration::from_secs(30), || postmaster.lives()).await.unwrap();
+    server::wait_until_recovered(&server, 15, Duration::from_secs(120), || postmaster.lives()).await.unwrap();
 
     let mut connection = sql::connect(&server, "acme").await.unwrap();
     let rows = sql::text_rows(&mut connection, "rows", "SELECT n FROM t ORDER BY n").await.unwrap();
@@ -549,7 +549,7 @@ async fn a_recovered_server_stops_where_it_was_told_and_runs_nothing_captured() 
     assert!(matches!(stream.next().await.unwrap(), WalEvent::XLogData { at, .. } if at == branch));
 
     drop((stream, connection));
-    run_arguments(&server::stop_arguments(&binaries, &data, Duration::from_secs(20)).unwrap());
+    run_arguments(&server::stop_arguments(&binaries, &data, Duration::from_secs(60)).unwrap());
     assert!(!postmaster.lives());
 
     // A target beyond all WAL: the server gives up, and we know why.
@@ -560,7 +560,7 @@ async fn a_recovered_server_stops_where_it_was_told_and_runs_nothing_captured() 
     server::write_configuration(&data, &plan).unwrap();
     give_to_nobody(&data);
     let mut postmaster = Postmaster::start(&arguments, &log);
-    let waited = server::wait_until_recovered(&server, 15, Duration::from_secs(30), || postmaster.lives()).await;
+    let waited = server::wait_until_recovered(&server, 15, Duration::from_secs(120), || postmaster.lives()).await;
     assert!(matches!(waited, Err(server::ServerError::Stopped)), "{waited:?}");
     assert!(RecoveryLog::of(&fs::read_to_string(&log).unwrap()).target_not_reached);
 }

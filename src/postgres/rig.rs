@@ -122,7 +122,7 @@ impl Cluster {
     }
 
     fn wait(&mut self) {
-        for _ in 0..600 {
+        for _ in 0..1800 {
             let mut ready = as_nobody(format!("{BIN}/pg_isready"));
             ready.arg("-q").arg("-h").arg(self.folder.path()).arg("-p").arg(self.port.to_string());
             if ready.status().unwrap().success() {

@@ -98,7 +98,7 @@ impl Server {
         #[allow(clippy::zombie_processes)] // it ends after this program, which is its point
         let mut keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let server = Self { folder, _open: keeper.stdin.take().unwrap(), loaded: Mutex::default() };
-        for _ in 0..400 {
+        for _ in 0..1800 {
             if server.tool("psql").args(["-qc", "SELECT 1"]).output().unwrap().status.success() {
                 run(server.tool("psql").arg("-qf").arg(data_file("initech", "roles.sql")));
                 return server;

@@ -23,7 +23,7 @@ pub fn start(to: &Path) -> Started {
     give(&data);
     give(socket.path());
     let running = Running::start(&data, socket.path(), 5432);
-    running.wait_for_promotion(Duration::from_secs(10));
+    running.wait_for_promotion(Duration::from_secs(90));
     Started { running, _socket: socket }
 }
 
